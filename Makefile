@@ -1,0 +1,103 @@
+# minivm: see README.md. Everything is built below $(BUILD); SAN=1 builds with ASan and UBSan into its own folder.
+
+CC      ?= cc
+PREFIX  ?= /usr/local
+VERSION := 0.1.0
+SAN     ?= 0
+
+ifeq ($(SAN),1)
+BUILD   ?= build-san
+SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT     ?= -O1 -g
+else
+BUILD   ?= build
+SANFLAGS :=
+OPT     ?= -O2 -g
+endif
+
+PKG_CONFIG ?= pkg-config
+have = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo 1)
+
+CPPFLAGS += -I. -D_GNU_SOURCE -DMINIVM_VERSION='"$(VERSION)"' -DMINIVM_PREFIX='"$(PREFIX)"'
+CFLAGS   += -std=gnu11 $(OPT) $(SANFLAGS) -Wall -Wextra -Werror -Wmissing-prototypes \
+            -Wstrict-prototypes -Wno-unused-parameter -fno-strict-aliasing -fwrapv -pthread
+LDFLAGS  += $(SANFLAGS) -pthread
+LDLIBS   += -lz -lm
+
+ifeq ($(call have,sdl2),1)
+CPPFLAGS += -DHAVE_SDL2 $(shell $(PKG_CONFIG) --cflags sdl2)
+SDL_LIBS := $(shell $(PKG_CONFIG) --libs sdl2)
+endif
+ifeq ($(call have,libpng),1)
+CPPFLAGS += -DHAVE_PNG $(shell $(PKG_CONFIG) --cflags libpng)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs libpng)
+endif
+ifeq ($(call have,json-c),1)
+CPPFLAGS += -DHAVE_JSONC $(shell $(PKG_CONFIG) --cflags json-c)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs json-c)
+endif
+
+# One archive a folder, in the order in which they may use each other (docs/architecture.md).
+MODULES := vmm ui bios devices cpu block core lib
+ARCHIVES := $(foreach m,$(MODULES),$(BUILD)/lib$(m).a)
+PROGRAMS := $(BUILD)/minivm $(BUILD)/minivm-img
+
+all: $(PROGRAMS)
+
+define module
+$(1)_SRC := $$(filter-out %/main.c,$$(wildcard $(1)/*.c))
+$(1)_OBJ := $$(patsubst %.c,$(BUILD)/%.o,$$($(1)_SRC))
+$(BUILD)/lib$(1).a: $$($(1)_OBJ)
+	@rm -f $$@
+	@$(AR) rcs $$@ $$^
+.PHONY: $(1)
+$(1): $(BUILD)/lib$(1).a
+endef
+$(foreach m,$(MODULES),$(eval $(call module,$(m))))
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC      $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/minivm: $(BUILD)/vmm/main.o $(ARCHIVES)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $< $(ARCHIVES) $(SDL_LIBS) $(LDLIBS)
+
+$(BUILD)/minivm-img: $(BUILD)/tools/minivm-img.o $(BUILD)/libblock.a $(BUILD)/liblib.a
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# Unit tests: tests/unit/<module>/<name>.c, each a cmocka program linked with that module and those below it.
+UNIT_SRC := $(wildcard tests/unit/*/*_test.c)
+UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
+below_lib     := lib
+below_core    := core lib
+below_block   := block lib
+below_cpu     := cpu core lib
+below_devices := devices block core lib
+below_bios    := bios devices block core lib
+below_ui      := ui devices block core lib
+below_vmm     := $(MODULES)
+define unit_module
+$(BUILD)/unit/$(1)/%: $(BUILD)/tests/unit/$(1)/%.o $(foreach m,$(below_$(1)),$(BUILD)/lib$(m).a)
+	@mkdir -p $$(@D)
+	@echo "  LINK    $$@"
+	@$(CC) $(LDFLAGS) -o $$@ $$^ -lcmocka $(if $(filter ui vmm,$(1)),$$(SDL_LIBS)) $$(LDLIBS)
+endef
+$(foreach m,$(MODULES),$(eval $(call unit_module,$(m))))
+.SECONDARY: $(patsubst %.c,$(BUILD)/%.o,$(UNIT_SRC))
+
+unit: $(UNIT_BIN)
+# unit-cpu, unit-block, ...: builds and runs one module's unit tests.
+unit-%: FORCE
+	@$(MAKE) --no-print-directory $(filter $(BUILD)/unit/$*/%,$(UNIT_BIN))
+	@set -e; for t in $(filter $(BUILD)/unit/$*/%,$(UNIT_BIN)); do echo "== $$t"; $$t; done
+FORCE:
+
+clean:
+	rm -rf build build-san
+
+-include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')
+.PHONY: all unit clean FORCE
+.DEFAULT_GOAL := all

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Disk images. A driver (raw, qcow2, nbd) is a struct of plain synchronous functions that several
+ * threads may call at once; it locks inside where it must. Offsets and lengths are bytes, and need
+ * no alignment (a driver on O_DIRECT bounces inside). Concurrency comes from the request queue
+ * above (block/drive.h), never from callbacks in here.
+ *
+ * Everything read from an image file is hostile: each offset, size and count is checked where it is
+ * read.
+ */
+#ifndef BLOCK_IMAGE_H
+#define BLOCK_IMAGE_H
+
+#include "lib/error.h"
+#include "lib/optstr.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct image;
+
+enum image_flags {
+	IMAGE_WRITABLE = 1 << 0,
+	IMAGE_NO_BACKING = 1 << 1,   /* do not open the backing chain (info, rebase -u) */
+	IMAGE_NO_LOCK = 1 << 2,      /* locking=off */
+	IMAGE_FORCE_SHARE = 1 << 3,  /* -U: read even if another process writes */
+	IMAGE_DIRECT = 1 << 4,       /* cache.direct: O_DIRECT */
+	IMAGE_NO_FLUSH = 1 << 5,     /* cache=unsafe: flush does nothing */
+	IMAGE_WRITETHROUGH = 1 << 6, /* each write is on disk when it returns */
+	IMAGE_DISCARD =
+		1 << 7,       /* discard=unmap: discard gives space back; otherwise it is a no-op */
+	IMAGE_CHECK = 1 << 8, /* open even a damaged image as far as possible (check, info) */
+	IMAGE_PROBED = 1 << 9, /* set by image_open() when it had to guess the format */
+};
+
+/* What block_status says about a range. */
+enum block_status {
+	BLOCK_DATA = 1,      /* reads come from this layer */
+	BLOCK_ZERO = 2,      /* reads as zeroes */
+	BLOCK_ALLOCATED = 4, /* this layer decides (data or zero); clear: the backing image decides,
+				or zeroes without one */
+	BLOCK_OFFSET_VALID = 8, /* *host_offset is where it lies in the image file */
+	BLOCK_COMPRESSED = 16,
+};
+
+struct image_info {
+	const char *format;
+	uint64_t virtual_size; /* bytes */
+	uint64_t disk_size;    /* bytes really allocated on the host */
+	uint32_t cluster_size; /* 0: the format has none */
+	char *backing_file;    /* as written in the image, or NULL */
+	char *backing_format;  /* or NULL */
+	char *backing_path;    /* resolved, or NULL */
+	bool dirty, corrupt;
+	bool encrypted;
+	/* qcow2 */
+	const char *compat; /* "0.10" or "1.1" */
+	const char *compression_type;
+	unsigned refcount_bits;
+	bool lazy_refcounts, extended_l2;
+};
+
+struct image_check {
+	uint64_t corruptions, leaks;
+	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t check_errors; /* could not be examined */
+	uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+	uint64_t image_end_offset;
+};
+enum { IMAGE_FIX_LEAKS = 1, IMAGE_FIX_ERRORS = 2 };
+
+/* A driver. Functions that a format cannot do are NULL; the wrappers below then return -ENOTSUP or
+ * do the generic thing. */
+struct image_driver {
+	const char *name; /* "raw", "qcow2" */
+	size_t state_size;
+	/* How sure this format is about a file that starts with these bytes: 0 no, 1 (raw:
+	 * anything), 100 certain. */
+	int (*probe)(const uint8_t *head, size_t len, const char *path);
+	/* img->file, img->flags and img->path are set; fills img->size and its own state
+	 * (img->state, zeroed, state_size bytes). */
+	int (*open)(struct image *img, struct opts *opts, struct error *err);
+	void (*close)(struct image *img);
+	int (*preadv)(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+	int (*pwritev)(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+	/* What was written before it was called is on stable storage when it returns 0. */
+	int (*flush)(struct image *img);
+	int (*discard)(struct image *img, uint64_t offset, uint64_t len);
+	int (*write_zeroes)(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+	/* Status of the range at `offset`; *count becomes how many bytes (1..len) it holds for.
+	 * Flags of enum block_status or -errno. */
+	int (*block_status)(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
+			    uint64_t *host_offset);
+	int (*truncate)(struct image *img, uint64_t size, struct error *err);
+	int (*info)(struct image *img, struct image_info *info);
+	int (*check)(struct image *img, int fix, struct image_check *result, struct error *err);
+	/* `size` is the virtual size; `opts` the -o options; the file does not exist yet or is to
+	 * be overwritten. */
+	int (*create)(const char *path, uint64_t size, struct opts *opts, struct error *err);
+	int (*snapshot_create)(struct image *img, const char *name, struct error *err);
+	int (*snapshot_apply)(struct image *img, const char *name, struct error *err);
+	int (*snapshot_delete)(struct image *img, const char *name, struct error *err);
+};
+
+struct file_layer; /* the file below a format driver: block/file.h */
+
+/* An open image: a node of a chain. Only drivers and block/ look inside. */
+struct image {
+	const struct image_driver *driver;
+	void *state;
+	struct file_layer *file;
+	struct image *backing; /* owned; NULL at the end of a chain */
+	char *path;            /* as opened */
+	uint64_t size;         /* virtual, bytes; atomic reads */
+	unsigned flags;
+};
+
+/*
+ * Opens an image and its backing chain (backing images read-only). `format` NULL means probe; a
+ * probed raw image refuses writes to its first sector that would make it look like another format.
+ * `opts` may be NULL; driver options it holds are marked used. Errors name the file, the role it
+ * plays in the chain and the path tried.
+ */
+struct image *image_open(const char *path, const char *format, unsigned flags, struct opts *opts,
+			 struct error *err);
+void image_close(struct image *img);
+
+/* Whole transfers; 0 or -errno. Reads past the end of the image are -EINVAL, as are writes. */
+int image_pread(struct image *img, void *buf, size_t len, uint64_t offset);
+int image_pwrite(struct image *img, const void *buf, size_t len, uint64_t offset);
+int image_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+int image_flush(struct image *img);
+int image_discard(struct image *img, uint64_t offset, uint64_t len);
+int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+int image_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
+		       uint64_t *host_offset);
+int image_truncate(struct image *img, uint64_t size, struct error *err);
+int image_get_info(struct image *img, struct image_info *info);
+void image_info_free(struct image_info *info);
+int image_run_check(struct image *img, int fix, struct image_check *result, struct error *err);
+int image_create(const char *path, const char *format, uint64_t size, struct opts *opts,
+		 struct error *err);
+uint64_t image_size(const struct image *img);
+bool image_writable(const struct image *img);
+/* NULL-terminated list of format names. */
+const char *const *image_formats(void);
+const struct image_driver *image_driver_find(const char *name);
+/* Opens a temporary qcow2 overlay on `base` that vanishes when closed (-snapshot); takes over
+ * `base`. */
+struct image *image_open_snapshot(struct image *base, struct error *err);
+
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An interrupt line is a value: whom to tell, and which of its inputs. A device is handed its line
+ * and sets its level; what is behind it (8259, IOAPIC, KVM's chips, a PCI router) it cannot know.
+ * The machine lock is held.
+ */
+#ifndef CORE_IRQ_H
+#define CORE_IRQ_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct irq_line {
+	void (*set)(void *opaque, int n, bool level); /* NULL: not connected */
+	void *opaque;
+	int n;
+};
+
+static inline void irq_set(const struct irq_line *line, bool level)
+{
+	if (line->set)
+		line->set(line->opaque, line->n, level);
+}
+
+static inline void irq_raise(const struct irq_line *line)
+{
+	irq_set(line, true);
+}
+
+static inline void irq_lower(const struct irq_line *line)
+{
+	irq_set(line, false);
+}
+
+/* A pulse for an edge-triggered input. */
+static inline void irq_pulse(const struct irq_line *line)
+{
+	irq_set(line, true);
+	irq_set(line, false);
+}
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The CPU engine contract: what runs the guest's instructions. Two implementations: KVM (kvm*.c)
+ * and the software CPU (soft.c, on top of cpu/). Nothing outside those files knows which one runs.
+ *
+ * Life: engine_new(), then for each CPU vcpu_reset(), then engine_start() once; the vCPU threads
+ * belong to the engine. The machine pauses and resumes them. A vCPU's state may be read or set only
+ * while the vCPUs are paused.
+ *
+ * Thread rules: "lock held" is the machine lock of the loop. kick, set_intr, nmi, init and sipi may
+ * be called from any thread with the lock held.
+ */
+#ifndef VMM_ENGINE_H
+#define VMM_ENGINE_H
+
+#include "core/cpu_model.h"
+#include "core/cpu_state.h"
+#include "core/irq.h"
+#include "lib/error.h"
+#include "lib/strbuf.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct memory;
+struct iobus;
+struct loop;
+struct clock;
+struct engine;
+
+/* Why the machine must act on behalf of a vCPU. */
+enum engine_event {
+	ENGINE_TRIPLE_FAULT,   /* shutdown: the machine resets (or stops with -no-reboot) */
+	ENGINE_INTERNAL_ERROR, /* the engine cannot go on; `detail` is a full report (registers,
+				  bytes at EIP) */
+	ENGINE_BREAKPOINT,     /* a debugger's breakpoint or step */
+};
+
+struct engine_config {
+	unsigned cpus;
+	const struct cpu_model *model;
+	bool kernel_irqchip; /* KVM only; ignored by soft, which always uses our models */
+	struct memory *mem;
+	struct iobus *io;
+	struct loop *loop;
+	struct clock *clock;
+	/*
+	 * Interrupt acknowledge, lock held, our interrupt controller models only: vector of the
+	 * highest pending interrupt for this CPU, marked as in service; -1 if there is none any
+	 * more (then nothing is delivered).
+	 */
+	int (*ack)(void *opaque, unsigned cpu);
+	/* The local APIC base MSR was written (lock held); our LAPIC model only. */
+	void (*apic_base_changed)(void *opaque, unsigned cpu, uint64_t value);
+	/* Lock held; called on a vCPU thread. After ENGINE_INTERNAL_ERROR that vCPU stays paused.
+	 */
+	void (*event)(void *opaque, unsigned cpu, enum engine_event event, const char *detail);
+	void *opaque;
+};
+
+struct engine_ops {
+	const char *name; /* "kvm", "soft" */
+	void (*free)(struct engine *e);
+	/* Starts the vCPU threads, paused. */
+	int (*start)(struct engine *e, struct error *err);
+	/* Stops all vCPUs between instructions and returns when they stand still; lets them run.
+	 * Both from the loop's thread, lock held (pause() drops it while it waits). Not nested. */
+	void (*pause)(struct engine *e);
+	void (*resume)(struct engine *e);
+	/* The level of the CPU's INTR input from our models (PIC or LAPIC has something to
+	 * deliver). */
+	void (*set_intr)(struct engine *e, unsigned cpu, bool level);
+	void (*nmi)(struct engine *e, unsigned cpu);
+	void (*init)(struct engine *e, unsigned cpu);
+	void (*sipi)(struct engine *e, unsigned cpu, uint8_t vector);
+	/* Paused: the whole state of one CPU. */
+	int (*get_state)(struct engine *e, unsigned cpu, struct cpu_state *s, struct error *err);
+	int (*set_state)(struct engine *e, unsigned cpu, const struct cpu_state *s,
+			 struct error *err);
+	/*
+	 * In-kernel interrupt chips, NULL or unused without them: the level of ISA IRQ / GSI `gsi`
+	 * at the chips, and the state of chips and PIT put back to power-on.
+	 */
+	bool (*has_irqchip)(struct engine *e);
+	void (*irqchip_set_gsi)(void *engine, int gsi,
+				bool level); /* shaped as an irq_line's set */
+	void (*irqchip_reset)(struct engine *e);
+	/* PC speaker gate and output of the in-kernel PIT's channel 2 live at port 61h inside KVM:
+	 * nothing to do here. */
+
+	/* Paused: guest-virtual to guest-physical of this CPU, without side effects; -EFAULT if
+	 * unmapped. */
+	int (*translate)(struct engine *e, unsigned cpu, uint32_t va, uint64_t *gpa);
+	/* Text for `info engine` / -accel help: what runs, counters. */
+	void (*describe)(struct engine *e, struct strbuf *out);
+};
+
+struct engine {
+	const struct engine_ops *ops;
+	struct engine_config config;
+};
+
+/* Constructors; NULL and an error if it cannot run. */
+struct engine *engine_new_kvm(const struct engine_config *config, struct error *err);
+struct engine *engine_new_soft(const struct engine_config *config, const char *options,
+			       struct error *err);
+
+/* What the KVM probe found. */
+enum kvm_verdict {
+	KVM_ABSENT,        /* no /dev/kvm or no permission */
+	KVM_CANNOT_RUN_PC, /* it is there but does not run paged 32-bit code, or only at interpreter
+			      speed */
+	KVM_USABLE,
+};
+/* Runs a few thousand instructions of paged ring-0 code in a scratch VM; a millisecond or so.
+ * `reason` (256 bytes) becomes a sentence without full stop that says what was found. */
+enum kvm_verdict kvm_probe(char reason[256]);
+/* 0, or -errno with a sentence that says how to get permission: can /dev/kvm be opened at all? */
+int kvm_check_access(struct error *err);
+
+#endif
