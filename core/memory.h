@@ -122,7 +122,7 @@ void memory_commit(struct memory *mem);
 enum {
 	MEM_PRIO_RAM = 0,
 	MEM_PRIO_ROM = 10, /* BIOS at 0xE0000 and below 4 GiB */
-	MEM_PRIO_PCI = 5,  /* BARs: behind PAM and SMRAM, before RAM holes */
+	MEM_PRIO_PCI = -5, /* BARs: the host bridge claims what is RAM or ROM first */
 	MEM_PRIO_VGA = 20, /* legacy window 0xA0000 */
 	MEM_PRIO_PAM = 30, /* shadow RAM switched by PAM registers */
 	MEM_PRIO_SMRAM = 40,

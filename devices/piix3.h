@@ -6,6 +6,7 @@
 
 #include "core/device.h"
 #include "core/irq.h"
+#include "lib/error.h"
 
 struct pci_bus;
 struct piix3;
