@@ -151,6 +151,7 @@ struct soft_cpu {
 	uint64_t pdpte[4];
 	uint64_t tsc_offset; /* guest TSC = source + offset */
 	struct fpu fpu;
+	bool ignne; /* IGNNE#: pending x87 exceptions do not stop the CPU */
 
 	/* Derived from the above by cpu_mode_changed(). */
 	uint8_t cpl;         /* 0 in real mode, 3 in V86 */
