@@ -80,6 +80,8 @@ struct pci_device {
 	uint8_t config[PCI_CONFIG_SIZE];
 	bool irq_level; /* what the function asks for on its INTx pin */
 
+	bool asserted; /* counted on its PIRQ now: irq_level unless INTx is disabled */
+
 	struct pci_bus *bus;
 	const char *name;
 	uint8_t devfn;
