@@ -72,6 +72,7 @@ struct i440fx {
 	struct mem_mapping *smram;
 	struct mem_mapping *segment[SEGMENTS];
 	struct mem_mapping *rom_top, *rom_legacy;
+	uint8_t smram_lock; /* D_LCK once it was set */
 };
 
 uint64_t i440fx_low_ram(uint64_t ram_size)
@@ -98,10 +99,10 @@ static void update_smram(struct i440fx *s)
 	uint8_t *reg = &s->pci.config[REG_SMRAM];
 
 	/* D_LCK can be set but not cleared, and holds D_OPEN at 0 until the next reset. */
-	if (*reg & SMRAM_D_LCK) {
+	*reg |= s->smram_lock;
+	s->smram_lock = *reg & SMRAM_D_LCK;
+	if (s->smram_lock)
 		*reg &= (uint8_t)~SMRAM_D_OPEN;
-		s->pci.wmask[REG_SMRAM] = SMRAM_D_CLS | SMRAM_G_SMRAME;
-	}
 	bool open = (*reg & SMRAM_G_SMRAME) && (*reg & SMRAM_D_OPEN);
 	mem_mapping_set(s->smram, VGA_BASE, open ? MEM_RW : 0);
 }
@@ -114,9 +115,8 @@ static void config_changed(struct pci_device *dev, unsigned first, unsigned coun
 	if (ranges_overlap(first, count, REG_PAM0, PAM_REGS))
 		update_pam(s);
 	if (ranges_overlap(first, count, REG_SMRAM, 1)) {
-		if (count == PCI_CONFIG_SIZE) /* reset or load: the lock is in the value itself */
-			dev->wmask[REG_SMRAM] =
-				SMRAM_D_OPEN | SMRAM_D_CLS | SMRAM_D_LCK | SMRAM_G_SMRAME;
+		if (count == PCI_CONFIG_SIZE) /* reset or load */
+			s->smram_lock = 0;
 		update_smram(s);
 	}
 	memory_commit(s->mem);
