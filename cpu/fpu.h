@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the x87, MMX and SSE files of the software CPU share: names of the register bits (SDM vol. 1, 8.1 and 10.2.3), access to
- * the register stack, and the checks that stand before each instruction.
+ * What the x87, MMX and SSE files of the software CPU share: names of the register bits (SDM vol.
+ * 1, 8.1 and 10.2.3), access to the register stack, and the checks that stand before each
+ * instruction.
  */
 #ifndef CPU_FPU_H
 #define CPU_FPU_H
@@ -9,7 +10,8 @@
 #include "cpu/internal.h"
 #include <string.h>
 
-/* Exceptions: the same bits in the x87 status word (flags), the control word (masks) and MXCSR (flags). */
+/* Exceptions: the same bits in the x87 status word (flags), the control word (masks) and MXCSR
+ * (flags). */
 enum {
 	FPE_INVALID = 1 << 0,
 	FPE_DENORMAL = 1 << 1,
@@ -41,6 +43,9 @@ enum {
 	CW_WRITABLE = 0x1F3F, /* masks, precision, rounding and infinity control */
 	CW_INIT = 0x037F,     /* after FNINIT; also what the x86-64 ABI wants C code to find */
 };
+
+/* CPUID.1:ECX. */
+enum { CPUID_ECX_SSE3 = 1 << 0 };
 
 /* MXCSR. */
 enum {
@@ -99,10 +104,12 @@ static inline void x87_copy(void *dst, const void *src)
 
 /* ---- checks ---- */
 
-/* ES and B follow from flags and masks; call after either changed other than by an instruction that replays on the host. */
+/* ES and B follow from flags and masks; call after either changed other than by an instruction that
+ * replays on the host. */
 void x87_update_summary(struct soft_cpu *c);
-/* An unmasked exception is pending at a waiting instruction: raises #MF, or with CR0.NE clear reports it outside. False: the
- * instruction must not run now (the processor waits for the interrupt; the instruction will be tried again). */
+/* An unmasked exception is pending at a waiting instruction: raises #MF, or with CR0.NE clear
+ * reports it outside. False: the instruction must not run now (the processor waits for the
+ * interrupt; the instruction will be tried again). */
 bool x87_pending(struct soft_cpu *c);
 
 /* Before an instruction that does not wait. */
@@ -117,7 +124,8 @@ static inline bool x87_enter(struct soft_cpu *c)
 	x87_enter_no_wait(c);
 	return !(c->fpu.sw & SW_SUMMARY) || x87_pending(c);
 }
-/* Notes instruction and operand pointer of a non-control instruction. Call once nothing can fault any more. */
+/* Notes instruction and operand pointer of a non-control instruction. Call once nothing can fault
+ * any more. */
 static inline void x87_note(struct soft_cpu *c, const struct insn *i)
 {
 	c->fpu.fip = c->eip;
@@ -134,9 +142,10 @@ static inline void x87_note_operand(struct soft_cpu *c, const struct insn *i, ui
 /* ---- the host's x87 (x87_host.c) ---- */
 
 /*
- * Executes the x87 instruction `opcode modrm` (a memory form if `mem` is not NULL) on the host's FPU with the guest's control
- * word, status, tags and registers, and takes over what it leaves behind. This is exact in everything, stack faults and unmasked
- * exceptions included. EFLAGS are passed in (FCMOVcc) and returned (FCOMI).
+ * Executes the x87 instruction `opcode modrm` (a memory form if `mem` is not NULL) on the host's
+ * FPU with the guest's control word, status, tags and registers, and takes over what it leaves
+ * behind. This is exact in everything, stack faults and unmasked exceptions included. EFLAGS are
+ * passed in (FCMOVcc) and returned (FCOMI).
  */
 uint32_t x87_replay(struct fpu *f, unsigned opcode, unsigned modrm, void *mem, uint32_t eflags);
 
@@ -146,7 +155,8 @@ static inline uint8_t *mmx_reg(struct fpu *f, unsigned n)
 {
 	return (uint8_t *)&f->st[n];
 }
-/* What each MMX instruction does to the x87 (SDM vol. 1, 9.5.1): call once nothing can fault any more. */
+/* What each MMX instruction does to the x87 (SDM vol. 1, 9.5.1): call once nothing can fault any
+ * more. */
 static inline void mmx_take_over(struct fpu *f)
 {
 	f->sw &= (uint16_t)~SW_TOP;
@@ -167,7 +177,8 @@ static inline uint64_t mmx_read(struct fpu *f, unsigned n)
 	memcpy(&v, mmx_reg(f, n), 8);
 	return v;
 }
-/* #UD, #NM, #MF before an instruction on MMX registers; `feature` is the CPUID.1:EDX bit it came with. False: do nothing. */
+/* #UD, #NM, #MF before an instruction on MMX registers; `feature` is the CPUID.1:EDX bit it came
+ * with. False: do nothing. */
 static inline bool mmx_enter(struct soft_cpu *c, uint32_t feature)
 {
 	if ((c->cr0 & CR0_EM) || !(c->features_edx & feature))
@@ -221,7 +232,8 @@ static inline const void *sse_source(struct soft_cpu *c, const struct insn *i, v
 	sse_load16(c, i->seg, off, tmp);
 	return tmp;
 }
-/* The same for scalars: only `size` bytes (4 or 8) are read from memory, the rest of `tmp` is zero. */
+/* The same for scalars: only `size` bytes (4 or 8) are read from memory, the rest of `tmp` is zero.
+ */
 static inline const void *sse_source_scalar(struct soft_cpu *c, const struct insn *i, void *tmp,
 					    unsigned size)
 {
@@ -229,8 +241,8 @@ static inline const void *sse_source_scalar(struct soft_cpu *c, const struct ins
 
 	if (!i->is_mem)
 		return c->fpu.xmm[i->rm];
-	v = size == 4 ? ld32(c, i->seg, effective_address(c, i)) :
-			ld64(c, i->seg, effective_address(c, i));
+	v = size == 4 ? ld32(c, i->seg, effective_address(c, i))
+		      : ld64(c, i->seg, effective_address(c, i));
 	memset((uint8_t *)tmp + 8, 0, 8);
 	memcpy(tmp, &v, 8);
 	return tmp;
@@ -238,7 +250,8 @@ static inline const void *sse_source_scalar(struct soft_cpu *c, const struct ins
 
 /* ---- opcode tables ---- */
 
-/* The mandatory prefix that selects among up to four instructions on one opcode; F2 and F3 win over 66. */
+/* The mandatory prefix that selects among up to four instructions on one opcode; F2 and F3 win
+ * over 66. */
 enum simd_prefix { PFX_NONE, PFX_66, PFX_F3, PFX_F2, PFX_COUNT };
 enum simd_form { FORM_ANY, FORM_MEM, FORM_REG }; /* which kind of operand ModRM must name */
 

@@ -2,13 +2,15 @@
 /*
  * Replaying an x87 instruction on the host's x87.
  *
- * The guest's control word, status word, tags and registers are loaded with FRSTOR, the one instruction is executed, and FNSAVE
- * takes everything back; as it also initialises the host's FPU, C code finds what its ABI promises. An unmasked exception only sets
- * ES: it would be signalled at the next waiting instruction, and FNSAVE is none. So even unmasked responses
- * (SDM vol. 1, 8.5), stack faults and the contents of undefined condition codes are those of real hardware.
+ * The guest's control word, status word, tags and registers are loaded with FRSTOR, the one
+ * instruction is executed, and FNSAVE takes everything back; as it also initialises the host's FPU,
+ * C code finds what its ABI promises. An unmasked exception only sets ES: it would be signalled at
+ * the next waiting instruction, and FNSAVE is none. So even unmasked responses (SDM vol. 1, 8.5),
+ * stack faults and the contents of undefined condition codes are those of real hardware.
  *
- * The instructions stand in two tables of four-byte stubs: `stub_reg` has each register form D8..DF C0..FF, `stub_mem` each
- * memory form, its operand at (%rdx). Callers name documented encodings only.
+ * The instructions stand in two tables of four-byte stubs: `stub_reg` has each register form D8..DF
+ * C0..FF, `stub_mem` each memory form, its operand at (%rdx). The undocumented aliases (FCOM2,
+ * FCOMP3, FSTP8, FFREEP, ...) are among them: every x86-64 processor has them.
  */
 #include "cpu/fpu.h"
 
@@ -31,13 +33,15 @@ __asm__(".pushsection .text\n"
 	"minivm_x87_stub_reg:\n"
 	"	.set minivm_n, 0\n"
 	"	.rept 512\n"
-	"	.byte 0xD8 + (minivm_n >> 6), 0xC0 + (minivm_n & 63), 0xC3, 0x90\n" /* op; ret; nop */
+	"	.byte 0xD8 + (minivm_n >> 6), 0xC0 + (minivm_n & 63), 0xC3, 0x90\n" /* op; ret; nop
+										     */
 	"	.set minivm_n, minivm_n + 1\n"
 	"	.endr\n"
 	"minivm_x87_stub_mem:\n"
 	"	.set minivm_n, 0\n"
 	"	.rept 64\n"
-	"	.byte 0xD8 + (minivm_n >> 3), 2 + ((minivm_n & 7) << 3), 0xC3, 0x90\n" /* op (%rdx); ret */
+	"	.byte 0xD8 + (minivm_n >> 3), 2 + ((minivm_n & 7) << 3), 0xC3, 0x90\n" /* op (%rdx);
+											  ret */
 	"	.set minivm_n, minivm_n + 1\n"
 	"	.endr\n"
 	"	.type minivm_x87_run, @function\n"
@@ -56,8 +60,9 @@ __asm__(".pushsection .text\n"
 uint32_t x87_replay(struct fpu *f, unsigned opcode, unsigned modrm, void *mem, uint32_t eflags)
 {
 	struct fsave_image image = {.cw = f->cw, .sw = f->sw};
-	const uint8_t *stub = mem ? minivm_x87_stub_mem + ((opcode & 7) << 3 | (modrm >> 3 & 7)) * STUB_SIZE :
-				    minivm_x87_stub_reg + ((opcode & 7) << 6 | (modrm & 63)) * STUB_SIZE;
+	const uint8_t *stub =
+		mem ? minivm_x87_stub_mem + ((opcode & 7) << 3 | (modrm >> 3 & 7)) * STUB_SIZE
+		    : minivm_x87_stub_reg + ((opcode & 7) << 6 | (modrm & 63)) * STUB_SIZE;
 
 	for (unsigned n = 0; n < 8; n++) {
 		if (!(f->tag_valid >> n & 1))
