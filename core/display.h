@@ -43,6 +43,10 @@ struct display {
 	const struct display_ops *ops;
 	void *opaque;
 	struct surface surface; /* owned by the device */
+	/* How many refreshes found something to draw. A reader that sees it move between two of its
+	 * own refreshes knows that another reader took a dirty box, and rereads the whole surface.
+	 */
+	unsigned updates;
 };
 
 #endif
