@@ -248,6 +248,11 @@ static inline const void *sse_source_scalar(struct soft_cpu *c, const struct ins
 	return tmp;
 }
 
+/* MASKMOVQ and MASKMOVDQU: stores the bytes of `src` whose mask byte has its top bit set at
+ * DS:(E)DI. */
+void simd_store_masked(struct soft_cpu *c, const struct insn *i, const uint8_t *src,
+		       const uint8_t *mask, unsigned len);
+
 /* ---- opcode tables ---- */
 
 /* The mandatory prefix that selects among up to four instructions on one opcode; F2 and F3 win
@@ -264,8 +269,7 @@ struct simd_op mmx_find(enum simd_prefix prefix, uint8_t op);
 struct simd_op sse_move_find(enum simd_prefix prefix, uint8_t op);
 struct simd_op sse_float_find(enum simd_prefix prefix, uint8_t op);
 struct simd_op sse_int_find(enum simd_prefix prefix, uint8_t op);
-/* Groups told apart by ModRM.reg as well. */
-op_fn simd_shift_find(const struct insn *i, enum simd_prefix prefix); /* 0F 71, 72, 73 */
-op_fn sse_state_find(const struct insn *i, enum simd_prefix prefix);  /* 0F AE */
+/* 0F AE, where ModRM.reg selects. */
+op_fn sse_state_find(const struct insn *i, enum simd_prefix prefix);
 
 #endif
