@@ -46,7 +46,8 @@ all: $(PROGRAMS)
 
 define module
 $(1)_SRC := $$(filter-out %/main.c,$$(wildcard $(1)/*.c))
-$(1)_OBJ := $$(patsubst %.c,$(BUILD)/%.o,$$($(1)_SRC))
+$(1)_ASM := $$(wildcard $(1)/*.S)
+$(1)_OBJ := $$(patsubst %.c,$(BUILD)/%.o,$$($(1)_SRC)) $$(patsubst %.S,$(BUILD)/%.o,$$($(1)_ASM))
 $(BUILD)/lib$(1).a: $$($(1)_OBJ)
 	@rm -f $$@
 	@$(AR) rcs $$@ $$^
@@ -59,6 +60,11 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC      $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.o: %.S
+	@mkdir -p $(@D)
+	@echo "  AS      $<"
+	@$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/minivm: $(BUILD)/vmm/main.o $(ARCHIVES)
 	@echo "  LINK    $@"

@@ -145,7 +145,7 @@ static void memory_array(struct smbios *s, uint64_t ram, unsigned devices)
 	begin(s, TYPE_MEMORY_ARRAY, 0x1000);
 	put(s, 1, 1); /* other location */
 	put(s, 3, 1); /* system memory */
-	put(s, 6, 1); /* multi-bit ECC */
+	put(s, 3, 1); /* no error correction */
 	put(s, kib < 0x80000000 ? kib : 0x80000000, 4);
 	put(s, NO_HANDLE, 2);
 	put(s, devices, 2);
