@@ -59,6 +59,7 @@ struct engine_config {
 
 struct engine_ops {
 	const char *name; /* "kvm", "soft" */
+	/* Ends the vCPU threads, wherever they are. Lock not held. */
 	void (*free)(struct engine *e);
 	/* Starts the vCPU threads, paused. */
 	int (*start)(struct engine *e, struct error *err);

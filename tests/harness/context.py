@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""What every guest test needs: the programs under test, the cache of guest images, skipping aloud."""
+import os
+import pathlib
+import shutil
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+build = ROOT / "build"
+
+
+class Skip(Exception):
+    """The test cannot run here; the message says why."""
+
+
+def minivm():
+    return str(build / "minivm")
+
+
+def minivm_img():
+    return str(build / "minivm-img")
+
+
+def requires(program):
+    """The path of a program, or Skip."""
+    path = shutil.which(program)
+    if not path:
+        raise Skip(f"{program} is not installed")
+    return path
+
+
+def requires_file(path, package):
+    if not os.path.exists(path):
+        raise Skip(f"{path} is missing (package {package})")
+    return path
+
+
+def cache():
+    """The folder for guest images, outside the tree."""
+    base = os.environ.get("MINIVM_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "minivm")
+    os.makedirs(base, exist_ok=True)
+    return pathlib.Path(base)
+
+
+def cost(seconds):
+    """Marks a test as slow: it is started early."""
+    def mark(function):
+        function.cost = seconds
+        return function
+    return mark

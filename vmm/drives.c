@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/drives.h"
+#include "lib/bytes.h"
+#include "lib/text.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A drive's place while the command line is sorted out. */
+struct slot {
+	struct drive_option *option; /* NULL: free */
+	struct drive_option empty;   /* a -device front end without medium */
+	enum drive_kind kind;
+	int bootindex;
+};
+
+struct slots {
+	struct slot ide[IDE_SLOTS], floppy[FLOPPY_SLOTS];
+};
+
+static const char *const ide_slot_names[IDE_SLOTS] = {
+	"primary master",
+	"primary slave",
+	"secondary master",
+	"secondary slave",
+};
+
+static const char *describe(const struct drive_option *d)
+{
+	return d->opts.source ? d->opts.source : d->id ? d->id : "no medium";
+}
+
+static int slot_taken(const struct slot *slot, const struct drive_option *d, enum drive_interface interface,
+		      int index, struct error *err)
+{
+	if (interface == IF_IDE)
+		return error_set(err, EINVAL,
+				 "%s %s: IDE slot %d (%s) is already taken by %s %s; use another index=",
+				 d->option, describe(d), index, ide_slot_names[index],
+				 slot->option->option, describe(slot->option));
+	return error_set(err, EINVAL, "%s %s: floppy drive %c is already taken by %s %s", d->option,
+			 describe(d), 'A' + index, slot->option->option, describe(slot->option));
+}
+
+static int place(struct slots *slots, struct drive_option *d, enum drive_interface interface, int index,
+		 enum drive_kind kind, int bootindex, struct error *err)
+{
+	struct slot *table = interface == IF_IDE ? slots->ide : slots->floppy;
+	int count = interface == IF_IDE ? IDE_SLOTS : FLOPPY_SLOTS;
+	if (index < 0) {
+		for (index = 0; index < count && table[index].option; index++)
+			;
+		if (index == count)
+			return error_set(err, EINVAL, "%s %s: all %d %s slots are taken", d->option,
+					 describe(d), count, interface == IF_IDE ? "IDE" : "floppy");
+	}
+	if (table[index].option)
+		return slot_taken(&table[index], d, interface, index, err);
+	table[index].option = d;
+	table[index].kind = kind;
+	table[index].bootindex = bootindex;
+	return 0;
+}
+
+static struct drive_option *find_option(struct options *o, const char *id)
+{
+	for (size_t n = 0; n < o->drive_count; n++)
+		if (o->drives[n].id && !strcmp(o->drives[n].id, id))
+			return &o->drives[n];
+	return NULL;
+}
+
+static bool drive_in_slots(const struct slots *slots, const struct drive_option *d)
+{
+	for (int n = 0; n < IDE_SLOTS; n++)
+		if (slots->ide[n].option == d)
+			return true;
+	for (int n = 0; n < FLOPPY_SLOTS; n++)
+		if (slots->floppy[n].option == d)
+			return true;
+	return false;
+}
+
+bool drives_is_front_end(const char *driver)
+{
+	return !strcmp(driver, "ide-hd") || !strcmp(driver, "ide-cd") || !strcmp(driver, "floppy");
+}
+
+/* bus=ide.N and unit=; floppies have unit= alone. */
+static int device_slot(struct opts *opts, const char *spec, bool floppy, int *index, struct error *err)
+{
+	uint64_t unit = 0, bus_number = 0;
+	const char *bus = opts_get(opts, "bus");
+	bool has_unit = opts_has(opts, "unit");
+	int r = opts_get_u64(opts, "unit", &unit, err);
+	if (r < 0)
+		return r;
+	if (unit > 1)
+		return error_set(err, EINVAL, "-device %s: unit must be 0 or 1", spec);
+	if (bus && !floppy) {
+		if (strcmp(bus, "ide.0") && strcmp(bus, "ide.1"))
+			return error_set(err, EINVAL, "-device %s: there is no bus '%s'; use ide.0 or ide.1",
+					 spec, bus);
+		bus_number = (uint64_t)(bus[4] - '0');
+	}
+	*index = bus || has_unit ? (int)(bus_number * 2 + unit) : -1;
+	return 0;
+}
+
+static int place_device(struct slots *slots, struct options *o, const char *spec, struct error *err)
+{
+	struct opts *opts = xcalloc(1, sizeof(*opts));
+	int r = opts_parse(opts, spec, "driver", err);
+	if (r < 0)
+		return r;
+	const char *driver = opts_get(opts, "driver");
+	if (!driver || !drives_is_front_end(driver))
+		return 0;
+	bool floppy = !strcmp(driver, "floppy");
+	enum drive_kind kind = floppy                       ? DRIVE_FLOPPY
+			       : !strcmp(driver, "ide-cd") ? DRIVE_CDROM
+							   : DRIVE_DISK;
+	int index;
+	uint64_t bootindex = 0;
+	bool has_bootindex = opts_has(opts, "bootindex");
+	if ((r = device_slot(opts, spec, floppy, &index, err)) < 0 ||
+	    (r = opts_get_u64(opts, "bootindex", &bootindex, err)) < 0)
+		return r;
+	struct drive_option *d;
+	const char *id = opts_get(opts, "drive");
+	const char *device_id = opts_get(opts, "id");
+	const char *serial = opts_get(opts, "serial");
+	if ((r = opts_check_unused(opts, "-device",
+				   (const char *const[]){"driver", "drive", "bus", "unit", "bootindex", "id",
+							 "serial", NULL},
+				   err)) < 0)
+		return r;
+	if (id) {
+		d = find_option(o, id);
+		if (!d)
+			return error_set(err, EINVAL, "-device %s: there is no -drive with id=%s", spec, id);
+		if (drive_in_slots(slots, d) || d->interface != IF_NONE)
+			return error_set(err, EINVAL,
+					 "-device %s: drive '%s' is already in a slot; give it if=none", spec,
+					 id);
+		if (serial)
+			opts_set(&d->opts, "serial", serial);
+	} else if (kind == DRIVE_DISK) {
+		return error_set(err, EINVAL, "-device %s: a disk needs drive=ID of a -drive if=none,id=ID",
+				 spec);
+	} else {
+		d = xcalloc(1, sizeof(*d));
+		d->option = "-device";
+		d->id = device_id;
+	}
+	return place(slots, d, floppy ? IF_FLOPPY : IF_IDE, index, kind,
+		     has_bootindex && bootindex < 1000 ? (int)bootindex : -1, err);
+}
+
+static int place_all(struct slots *slots, struct options *o, struct error *err)
+{
+	int r;
+	/* Those with a fixed slot first, so that the others find what is left. */
+	for (int fixed = 1; fixed >= 0; fixed--) {
+		for (size_t n = 0; n < o->drive_count; n++) {
+			struct drive_option *d = &o->drives[n];
+			if (d->interface == IF_NONE || (d->index >= 0) != fixed)
+				continue;
+			enum drive_kind kind = d->interface == IF_FLOPPY ? DRIVE_FLOPPY
+					       : d->cdrom                ? DRIVE_CDROM
+									 : DRIVE_DISK;
+			if ((r = place(slots, d, d->interface, d->index, kind, -1, err)) < 0)
+				return r;
+		}
+		for (size_t n = 0; fixed && n < o->device.count; n++)
+			if ((r = place_device(slots, o, o->device.item[n], err)) < 0)
+				return r;
+	}
+	for (size_t n = 0; n < o->drive_count; n++)
+		if (!drive_in_slots(slots, &o->drives[n]))
+			return error_set(err, EINVAL,
+					 "-drive %s: nothing uses it; add -device ide-hd,drive=%s",
+					 describe(&o->drives[n]), o->drives[n].id);
+	if (!o->no_default_drives) {
+		static struct drive_option empty_cd = {.option = "default"};
+		static struct drive_option empty_floppy = {.option = "default"};
+		if (!slots->ide[2].option)
+			slots->ide[2] = (struct slot){.option = &empty_cd, .kind = DRIVE_CDROM, .bootindex = -1};
+		if (!slots->floppy[0].option)
+			slots->floppy[0] =
+				(struct slot){.option = &empty_floppy, .kind = DRIVE_FLOPPY, .bootindex = -1};
+	}
+	return 0;
+}
+
+static int cache_flags(struct opts *opts, unsigned *flags, struct error *err)
+{
+	static const char *const modes[] = {"writeback", "none", "writethrough", "directsync", "unsafe", NULL};
+	static const unsigned mode_flags[] = {
+		0, IMAGE_DIRECT, IMAGE_WRITETHROUGH, IMAGE_DIRECT | IMAGE_WRITETHROUGH, IMAGE_NO_FLUSH,
+	};
+	int mode = 0, r;
+	bool direct, no_flush, writeback;
+	if ((r = opts_get_enum(opts, "cache", modes, &mode, err)) < 0)
+		return r;
+	direct = mode_flags[mode] & IMAGE_DIRECT;
+	writeback = !(mode_flags[mode] & IMAGE_WRITETHROUGH);
+	no_flush = mode_flags[mode] & IMAGE_NO_FLUSH;
+	if ((r = opts_get_bool(opts, "cache.direct", &direct, err)) < 0 ||
+	    (r = opts_get_bool(opts, "cache.writeback", &writeback, err)) < 0 ||
+	    (r = opts_get_bool(opts, "cache.no-flush", &no_flush, err)) < 0)
+		return r;
+	*flags |= (direct ? IMAGE_DIRECT : 0) | (no_flush ? IMAGE_NO_FLUSH : 0) |
+		  (writeback ? 0 : IMAGE_WRITETHROUGH);
+	return 0;
+}
+
+static int locking_flags(struct opts *opts, unsigned *flags, struct error *err)
+{
+	static const char *const modes[] = {"auto", "on", "off", NULL};
+	int mode = 0;
+	bool share = false;
+	int r = opts_get_enum(opts, "file.locking", modes, &mode, err);
+	if (r < 0 || (r = opts_get_bool(opts, "force-share", &share, err)) < 0)
+		return r;
+	if (mode == 2)
+		*flags |= IMAGE_NO_LOCK;
+	if (share)
+		*flags |= IMAGE_FORCE_SHARE;
+	return 0;
+}
+
+static int geometry(struct opts *opts, struct drive_config *config, struct error *err)
+{
+	uint64_t cylinders = 0, heads = 0, sectors = 0;
+	int r;
+	if ((r = opts_get_u64(opts, "cyls", &cylinders, err)) < 0 ||
+	    (r = opts_get_u64(opts, "heads", &heads, err)) < 0 ||
+	    (r = opts_get_u64(opts, "secs", &sectors, err)) < 0)
+		return r;
+	if (!cylinders && !heads && !sectors)
+		return 0;
+	/* ATA-6 limits: 65,535 cylinders, 16 heads, 255 sectors. */
+	if (cylinders < 1 || cylinders > 65535 || heads < 1 || heads > 16 || sectors < 1 || sectors > 255)
+		return error_set(err, EINVAL,
+				 "the geometry needs cyls= 1 to 65535, heads= 1 to 16 and secs= 1 to 255");
+	config->cylinders = (unsigned)cylinders;
+	config->heads = (unsigned)heads;
+	config->sectors = (unsigned)sectors;
+	return 0;
+}
+
+static int read_drive_options(const struct options *o, struct drive_option *d, struct drive_config *config,
+			      struct error *err)
+{
+	static const char *const discard_modes[] = {"ignore", "off", "unmap", "on", NULL};
+	static const char *const aio_modes[] = {"threads", NULL};
+	struct opts *opts = &d->opts;
+	bool readonly = config->kind == DRIVE_CDROM, snapshot = o->snapshot;
+	int discard = 0, aio, r;
+	config->file = opts_get(opts, "file");
+	if (!config->file)
+		config->file = opts_get(opts, "file.filename");
+	if (config->file && !*config->file)
+		config->file = NULL;
+	if (!config->file && config->kind == DRIVE_DISK)
+		return error_set(err, EINVAL, "a disk needs file=");
+	config->format = opts_get(opts, "format");
+	if (!config->format)
+		config->format = opts_get(opts, "driver");
+	config->serial = opts_get(opts, "serial");
+	if ((r = opts_get_bool(opts, "readonly", &readonly, err)) < 0 ||
+	    (r = opts_get_bool(opts, "read-only", &readonly, err)) < 0 ||
+	    (r = opts_get_bool(opts, "snapshot", &snapshot, err)) < 0 ||
+	    (r = opts_get_enum(opts, "discard", discard_modes, &discard, err)) < 0 ||
+	    (r = opts_get_enum(opts, "aio", aio_modes, &aio, err)) < 0 ||
+	    (r = cache_flags(opts, &config->image_flags, err)) < 0 ||
+	    (r = locking_flags(opts, &config->image_flags, err)) < 0 ||
+	    (r = geometry(opts, config, err)) < 0)
+		return r;
+	if (config->kind == DRIVE_CDROM && !readonly)
+		return error_set(err, EINVAL, "a CD-ROM cannot be written; leave readonly=off out");
+	if (config->kind == DRIVE_DISK && readonly && !snapshot)
+		return error_set(err, EINVAL,
+				 "an IDE disk cannot be read-only; use snapshot=on to keep the file unchanged");
+	config->snapshot = snapshot && config->kind != DRIVE_CDROM;
+	if (!readonly)
+		config->image_flags |= IMAGE_WRITABLE;
+	if (discard >= 2)
+		config->image_flags |= IMAGE_DISCARD;
+	config->opts = opts;
+	return opts_check_unused(opts, d->option,
+				 (const char *const[]){"file", "if", "index", "bus", "unit", "media", "format",
+						       "readonly", "snapshot", "cache", "cache.direct",
+						       "cache.writeback", "cache.no-flush", "discard", "id",
+						       "serial", "cyls", "heads", "secs", "aio",
+						       "file.locking", "force-share", NULL},
+				 err);
+}
+
+static struct drive *create(const struct options *o, struct slot *slot, const char *default_id,
+			    struct loop *loop, struct error *err)
+{
+	struct drive_option *d = slot->option;
+	struct drive_config config = {.id = d->id ? d->id : default_id, .kind = slot->kind};
+	struct drive *drive = NULL;
+	if (d->opts.source) {
+		if (read_drive_options(o, d, &config, err) < 0) {
+			error_prefix(err, "%s %s", d->option, describe(d));
+			return NULL;
+		}
+	} else {
+		config.image_flags = slot->kind == DRIVE_FLOPPY ? IMAGE_WRITABLE : 0;
+	}
+	drive = drive_new(loop, &config, err);
+	if (!drive)
+		error_prefix(err, "%s", d->option);
+	return drive;
+}
+
+int drives_create(struct machine_drives *drives, struct options *o, struct loop *loop, struct error *err)
+{
+	static const char *const ide_disk_ids[IDE_SLOTS] = {"ide0-hd0", "ide0-hd1", "ide1-hd0", "ide1-hd1"};
+	static const char *const ide_cd_ids[IDE_SLOTS] = {"ide0-cd0", "ide0-cd1", "ide1-cd0", "ide1-cd1"};
+	static const char *const floppy_ids[FLOPPY_SLOTS] = {"floppy0", "floppy1"};
+	struct slots slots = {0};
+	memset(drives, 0, sizeof(*drives));
+	int r = place_all(&slots, o, err);
+	if (r < 0)
+		return r;
+	for (int n = 0; n < IDE_SLOTS; n++) {
+		drives->ide_bootindex[n] = slots.ide[n].bootindex;
+		if (!slots.ide[n].option)
+			continue;
+		const char *id = slots.ide[n].kind == DRIVE_CDROM ? ide_cd_ids[n] : ide_disk_ids[n];
+		drives->ide[n] = create(o, &slots.ide[n], id, loop, err);
+		if (!drives->ide[n])
+			goto fail;
+	}
+	for (int n = 0; n < FLOPPY_SLOTS; n++) {
+		drives->floppy_bootindex[n] = slots.floppy[n].bootindex;
+		if (!slots.floppy[n].option)
+			continue;
+		drives->floppy[n] = create(o, &slots.floppy[n], floppy_ids[n], loop, err);
+		if (!drives->floppy[n])
+			goto fail;
+	}
+	return 0;
+fail:
+	drives_free(drives);
+	return err->code ? -err->code : -EINVAL;
+}
+
+void drives_free(struct machine_drives *drives)
+{
+	for (int n = 0; n < IDE_SLOTS; n++)
+		if (drives->ide[n])
+			drive_free(drives->ide[n]);
+	for (int n = 0; n < FLOPPY_SLOTS; n++)
+		if (drives->floppy[n])
+			drive_free(drives->floppy[n]);
+	memset(drives, 0, sizeof(*drives));
+}
+
+struct drive *drives_find(const struct machine_drives *drives, const char *id)
+{
+	for (int n = 0; n < IDE_SLOTS; n++)
+		if (drives->ide[n] && !strcmp(drive_id(drives->ide[n]), id))
+			return drives->ide[n];
+	for (int n = 0; n < FLOPPY_SLOTS; n++)
+		if (drives->floppy[n] && !strcmp(drive_id(drives->floppy[n]), id))
+			return drives->floppy[n];
+	return NULL;
+}

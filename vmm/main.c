@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* minivm: reads the command line, builds the machine, runs it. */
+#include "lib/log.h"
+#include "vmm/background.h"
+#include "vmm/machine.h"
+#include "vmm/options.h"
+#include <stdlib.h>
+
+static int run(struct options *o)
+{
+	struct error err = ERROR_INIT;
+	struct background background = {.ready_fd = -1};
+	int status = 1;
+
+	machine_block_signals();
+	if (background_start(&background, o, &err) < 0)
+		goto fail;
+	struct machine *m = machine_new(o, &err);
+	if (!m)
+		goto fail;
+	if (background_ready(&background, o, &err) == 0)
+		status = machine_run(m, &err);
+	machine_free(m);
+	background_end();
+	if (status >= 0 && !err.code)
+		return status;
+fail:
+	report("%s", err.text);
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct error err = ERROR_INIT;
+	struct options *o = calloc(1, sizeof(*o));
+	int r = o ? options_parse(o, argc, argv, &err) : -1;
+
+	if (r < 0) {
+		report("%s", err.text);
+		return 1;
+	}
+	return r == OPTIONS_DONE ? 0 : run(o);
+}

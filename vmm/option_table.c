@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line's table: each option with its parser and its help. `-h` and minivm(1) are printed from it.
+ */
+#include "core/cpu_model.h"
+#include "lib/bytes.h"
+#include "lib/log.h"
+#include "lib/text.h"
+#include "vmm/accel.h"
+#include "vmm/chardevs.h"
+#include "vmm/options.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A PC without 64-bit mode addresses 36 bits at most, and that with PAE (SDM vol. 3A, 4.1). */
+#define MAX_RAM (64 * GIB)
+/* The firmware needs room for itself and for the tables. */
+#define MIN_RAM (1 * MIB)
+#define MAX_CPUS 32
+
+static int parse_memory(struct options *o, const struct option_row *row, const char *arg,
+			struct error *err)
+{
+	struct opts opts;
+	int r = opts_parse(&opts, arg, "size", err);
+	if (r < 0)
+		return r;
+	const char *size = opts_get(&opts, "size");
+	uint64_t bytes = 0;
+	if (!size)
+		r = error_set(err, EINVAL, "-m needs a size, such as -m 256 or -m 1G");
+	else
+		r = parse_size(size, MIB, &bytes, err);
+	if (r == 0)
+		r = opts_check_unused(&opts, "-m", (const char *const[]){"size", NULL}, err);
+	else if (size)
+		error_prefix(err, "-m %s", arg);
+	if (r == 0 && bytes < MIN_RAM)
+		r = error_set(err, EINVAL, "-m %s: a PC needs at least 1 MiB of memory", arg);
+	if (r == 0 && bytes > MAX_RAM)
+		r = error_set(err, EINVAL,
+			      "-m %s: that is more than the 64 GiB a 32-bit PC can address; the number is "
+			      "in MiB unless it has a suffix",
+			      arg);
+	o->ram_bytes = round_down(bytes, 4096);
+	opts_free(&opts);
+	return r;
+}
+
+static int parse_smp(struct options *o, const struct option_row *row, const char *arg,
+		     struct error *err)
+{
+	struct opts opts;
+	int r = opts_parse(&opts, arg, "cpus", err);
+	if (r < 0)
+		return r;
+	uint64_t cpus = 0, sockets = 1, dies = 1, cores = 1, threads = 1, maxcpus = 0;
+	bool topology = opts_has(&opts, "sockets") || opts_has(&opts, "cores") ||
+			opts_has(&opts, "threads");
+	if ((r = opts_get_u64(&opts, "cpus", &cpus, err)) < 0 ||
+	    (r = opts_get_u64(&opts, "sockets", &sockets, err)) < 0 ||
+	    (r = opts_get_u64(&opts, "dies", &dies, err)) < 0 ||
+	    (r = opts_get_u64(&opts, "cores", &cores, err)) < 0 ||
+	    (r = opts_get_u64(&opts, "threads", &threads, err)) < 0 ||
+	    (r = opts_get_u64(&opts, "maxcpus", &maxcpus, err)) < 0 ||
+	    (r = opts_check_unused(&opts, "-smp",
+				   (const char *const[]){"cpus", "sockets", "dies", "cores", "threads",
+							 "maxcpus", NULL},
+				   err)) < 0)
+		goto out;
+	uint64_t product = MAX_CPUS + 1;
+	if (sockets <= MAX_CPUS && dies <= MAX_CPUS && cores <= MAX_CPUS && threads <= MAX_CPUS)
+		product = sockets * dies * cores * threads;
+	if (!opts_has(&opts, "cpus"))
+		cpus = topology ? product : maxcpus ? maxcpus : 1;
+	if (cpus < 1 || cpus > MAX_CPUS)
+		r = error_set(err, EINVAL, "-smp %s: the number of CPUs must be 1 to %d", arg, MAX_CPUS);
+	else if (topology && product != cpus)
+		r = error_set(err, EINVAL, "-smp %s: the topology has %llu CPUs, but %llu are asked for", arg,
+			      (unsigned long long)product, (unsigned long long)cpus);
+	else if (maxcpus && maxcpus != cpus)
+		r = error_set(err, EINVAL,
+			      "-smp %s: CPUs cannot be plugged in later; maxcpus must equal cpus", arg);
+	o->cpus = (unsigned)cpus;
+out:
+	opts_free(&opts);
+	return r;
+}
+
+static int parse_cpu(struct options *o, const struct option_row *row, const char *arg,
+		     struct error *err)
+{
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		cpu_model_help();
+		return OPTIONS_DONE;
+	}
+	struct cpu_model model;
+	int r = cpu_model_parse(arg, &model, err);
+	if (r < 0)
+		return r;
+	o->cpu = arg;
+	return 0;
+}
+
+static int set_accel_property(struct options *o, const char *what, struct opts *opts, struct error *err)
+{
+	static const char *const modes[] = {"on", "off", "split", NULL};
+	int mode = 0;
+	for (size_t n = 0; n < 2; n++) {
+		static const char *const keys[] = {"kernel-irqchip", "kernel_irqchip"};
+		bool given = opts_has(opts, keys[n]);
+		int r = opts_get_enum(opts, keys[n], modes, &mode, err);
+		if (r < 0)
+			return r;
+		if (given && mode == 2)
+			return error_set(err, EINVAL,
+					 "%s: kernel-irqchip=split is not supported; use on or off", what);
+		if (given)
+			o->kernel_irqchip = mode == 0;
+	}
+	return 0;
+}
+
+static int parse_accel(struct options *o, const struct option_row *row, const char *arg,
+		       struct error *err)
+{
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		accel_help();
+		return OPTIONS_DONE;
+	}
+	struct opts *opts = xcalloc(1, sizeof(*opts));
+	int r = opts_parse(opts, arg, "accel", err);
+	if (r < 0)
+		return r;
+	const char *name = opts_get(opts, "accel");
+	if ((r = accel_add(o, name ? name : "", err)) < 0)
+		return r;
+	if ((r = set_accel_property(o, "-accel", opts, err)) < 0)
+		return r;
+	if (!strcmp(name, "soft") || !strcmp(name, "tcg")) {
+		/* The thread and cache-size choices of TCG have no counterpart that a guest could notice. */
+		static const char *const threads[] = {"single", "multi", NULL};
+		int thread;
+		if ((r = opts_get_enum(opts, "thread", threads, &thread, err)) < 0)
+			return r;
+		if (opts_has(opts, "thread") && thread == 1)
+			return error_set(err, EINVAL,
+					 "-accel %s: the software CPU runs all processors on one thread; "
+					 "use thread=single",
+					 arg);
+		bool jit = false;
+		bool given = opts_has(opts, "jit");
+		if ((r = opts_get_bool(opts, "jit", &jit, err)) < 0)
+			return r;
+		if (given && jit)
+			return error_set(err, EINVAL,
+					 "-accel %s: this build has the interpreter alone; use jit=off", arg);
+	}
+	return opts_check_unused(opts, "-accel",
+				 (const char *const[]){"kernel-irqchip", "thread", "jit", NULL}, err);
+}
+
+static int parse_enable_kvm(struct options *o, const struct option_row *row, const char *arg,
+			    struct error *err)
+{
+	return accel_add(o, "kvm", err);
+}
+
+static int parse_machine(struct options *o, const struct option_row *row, const char *arg,
+			 struct error *err)
+{
+	static const char *const types[] = {"pc", "pc-i440fx", "q35", NULL};
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		puts("Supported machines are:\n"
+		     "pc                   Standard PC (i440FX + PIIX, 1996) (default)");
+		return OPTIONS_DONE;
+	}
+	struct opts *opts = xcalloc(1, sizeof(*opts));
+	int r = opts_parse(opts, arg, "type", err);
+	if (r < 0)
+		return r;
+	const char *type = opts_get(opts, "type");
+	if (type && strcmp(type, "pc") && strcmp(type, "pc-i440fx") &&
+	    strncmp(type, "pc-i440fx-", strlen("pc-i440fx-"))) {
+		const char *near = nearest_word(type, types);
+		if (near && strcmp(near, "q35"))
+			return error_set(err, EINVAL, "-%s %s: unknown machine; did you mean '%s'?",
+					 row->name, arg, near);
+		return error_set(err, EINVAL, "-%s %s: unknown machine; the one there is: pc", row->name,
+				 arg);
+	}
+	const char *accel = opts_get(opts, "accel");
+	if (accel) {
+		/* A colon separates the choices in order of preference. */
+		char *copy = xstrdup(accel), *save = NULL;
+		for (char *name = strtok_r(copy, ":", &save); name; name = strtok_r(NULL, ":", &save))
+			if ((r = accel_add(o, name, err)) < 0)
+				return r;
+	}
+	if ((r = set_accel_property(o, "-machine", opts, err)) < 0 ||
+	    (r = opts_get_bool(opts, "acpi", &o->acpi, err)) < 0)
+		return r;
+	return opts_check_unused(opts, "-machine",
+				 (const char *const[]){"type", "accel", "kernel-irqchip", "acpi", NULL},
+				 err);
+}
+
+static int parse_drive(struct options *o, const struct option_row *row, const char *arg,
+		       struct error *err)
+{
+	return options_add_drive(o, "-drive", arg, err);
+}
+
+/* A file name as the value of an option string: commas doubled. */
+static char *escape_commas(const char *text)
+{
+	char *out = xmalloc(2 * strlen(text) + 1), *p = out;
+	for (; *text; text++) {
+		*p++ = *text;
+		if (*text == ',')
+			*p++ = ',';
+	}
+	*p = 0;
+	return out;
+}
+
+static int parse_drive_short(struct options *o, const struct option_row *row, const char *arg,
+			     struct error *err)
+{
+	char *file = escape_commas(arg);
+	char *spec;
+	if (row->name[0] == 'h')
+		spec = xasprintf("file=%s,if=ide,media=disk,index=%d", file, row->name[2] - 'a');
+	else if (row->name[0] == 'f')
+		spec = xasprintf("file=%s,if=floppy,index=%d", file, row->name[2] - 'a');
+	else
+		spec = xasprintf("file=%s,if=ide,media=cdrom,index=2", file);
+	char *option = xasprintf("-%s", row->name);
+	return options_add_drive(o, option, spec, err);
+}
+
+static int parse_display(struct options *o, const struct option_row *row, const char *arg,
+			 struct error *err)
+{
+	if (!strcmp(arg, "help")) {
+		puts("Available display backend types:\nnone\nsdl");
+		return OPTIONS_DONE;
+	}
+	struct opts *opts = xcalloc(1, sizeof(*opts));
+	int r = opts_parse(opts, arg, "type", err);
+	if (r < 0)
+		return r;
+	static const char *const kinds[] = {"none", "sdl", NULL};
+	int kind = 0;
+	if (!opts_has(opts, "type"))
+		return error_set(err, EINVAL, "-display needs a type: sdl or none");
+	if ((r = opts_get_enum(opts, "type", kinds, &kind, err)) < 0) {
+		error_prefix(err, "-display %s", arg);
+		return r;
+	}
+	o->display = kind ? DISPLAY_SDL : DISPLAY_NONE;
+	if ((r = opts_get_bool(opts, "full-screen", &o->full_screen, err)) < 0 ||
+	    (r = opts_get_bool(opts, "show-cursor", &o->show_cursor, err)) < 0)
+		return r;
+	return opts_check_unused(opts, "-display",
+				 (const char *const[]){"full-screen", "show-cursor", NULL}, err);
+}
+
+static int parse_vga(struct options *o, const struct option_row *row, const char *arg,
+		     struct error *err)
+{
+	if (!strcmp(arg, "help")) {
+		puts("none                 no graphic card\nstd                  standard VGA (default)");
+		return OPTIONS_DONE;
+	}
+	if (!strcmp(arg, "std"))
+		o->vga = true;
+	else if (!strcmp(arg, "none"))
+		o->vga = false;
+	else
+		return error_set(err, EINVAL, "-vga %s: unknown card; use std or none", arg);
+	return 0;
+}
+
+static int parse_nic_none(struct options *o, const struct option_row *row, const char *arg,
+			  struct error *err)
+{
+	if (strcmp(arg, "none"))
+		return error_set(err, EINVAL, "-%s %s: this build has no network card; use -%s none",
+				 row->name, arg, row->name);
+	return 0;
+}
+
+static int parse_uuid(struct options *o, const struct option_row *row, const char *arg,
+		      struct error *err)
+{
+	static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+	bool good = strlen(arg) == strlen(form);
+	for (size_t n = 0; good && form[n]; n++)
+		good = form[n] == '-' ? arg[n] == '-' : strchr("0123456789abcdefABCDEF", arg[n]) != NULL;
+	if (!good)
+		return error_set(err, EINVAL, "-uuid %s: it must look like %s", arg, form);
+	o->uuid = arg;
+	return 0;
+}
+
+static int parse_name(struct options *o, const struct option_row *row, const char *arg,
+		      struct error *err)
+{
+	struct opts *opts = xcalloc(1, sizeof(*opts));
+	int r = opts_parse(opts, arg, "guest", err);
+	if (r < 0)
+		return r;
+	o->name = opts_get(opts, "guest");
+	return opts_check_unused(opts, "-name", (const char *const[]){"guest", NULL}, err);
+}
+
+static int parse_trace(struct options *o, const struct option_row *row, const char *arg,
+		       struct error *err)
+{
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		trace_help();
+		return OPTIONS_DONE;
+	}
+	return trace_enable(arg, err);
+}
+
+static int parse_trace_file(struct options *o, const struct option_row *row, const char *arg,
+			    struct error *err)
+{
+	return trace_open_file(arg, err);
+}
+
+static int parse_help(struct options *o, const struct option_row *row, const char *arg,
+		      struct error *err)
+{
+	options_print_help();
+	return OPTIONS_DONE;
+}
+
+static int parse_version(struct options *o, const struct option_row *row, const char *arg,
+			 struct error *err)
+{
+	options_print_version();
+	return OPTIONS_DONE;
+}
+
+static int add_device(struct options *o, const struct option_row *row, const char *arg,
+		      struct error *err)
+{
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		chardevs_device_help();
+		return OPTIONS_DONE;
+	}
+	arg_list_add(&o->device, arg);
+	return 0;
+}
+
+/* Options that set one string, add to one list, or set one switch. */
+#define STRING_OPTION(function, member)                                                             \
+	static int function(struct options *o, const struct option_row *row, const char *arg,        \
+			    struct error *err)                                                       \
+	{                                                                                           \
+		o->member = arg;                                                                    \
+		return 0;                                                                           \
+	}
+#define LIST_OPTION(function, member)                                                               \
+	static int function(struct options *o, const struct option_row *row, const char *arg,        \
+			    struct error *err)                                                       \
+	{                                                                                           \
+		arg_list_add(&o->member, arg);                                                      \
+		return 0;                                                                           \
+	}
+#define SWITCH_OPTION(function, member, value)                                                      \
+	static int function(struct options *o, const struct option_row *row, const char *arg,        \
+			    struct error *err)                                                       \
+	{                                                                                           \
+		o->member = value;                                                                  \
+		return 0;                                                                           \
+	}
+STRING_OPTION(set_kernel, kernel)
+STRING_OPTION(set_initrd, initrd)
+STRING_OPTION(set_append, append)
+STRING_OPTION(set_bios, bios)
+STRING_OPTION(set_rtc, rtc)
+STRING_OPTION(set_pidfile, pidfile)
+LIST_OPTION(add_boot, boot)
+LIST_OPTION(add_data_dir, data_dirs)
+LIST_OPTION(add_serial, serial)
+LIST_OPTION(add_parallel, parallel)
+LIST_OPTION(add_debugcon, debugcon)
+LIST_OPTION(add_monitor, monitor)
+LIST_OPTION(add_qmp, qmp)
+LIST_OPTION(add_chardev, chardev)
+LIST_OPTION(add_mon, mon)
+SWITCH_OPTION(set_snapshot, snapshot, true)
+SWITCH_OPTION(set_nographic, nographic, true)
+SWITCH_OPTION(set_full_screen, full_screen, true)
+SWITCH_OPTION(set_no_reboot, no_reboot, true)
+SWITCH_OPTION(set_no_shutdown, no_shutdown, true)
+SWITCH_OPTION(set_no_acpi, acpi, false)
+SWITCH_OPTION(set_start_stopped, start_stopped, true)
+SWITCH_OPTION(set_daemonize, daemonize, true)
+SWITCH_OPTION(set_nodefaults, no_default_drives, true)
+
+const struct option_row option_table[] = {
+	{"h", "help", NULL, parse_help, "General", "Prints this help."},
+	{"version", NULL, NULL, parse_version, NULL, "Prints the version and what is built in."},
+	{"name", NULL, "text", parse_name, NULL, "Names the machine; the window's title shows it."},
+	{"uuid", NULL, "uuid", parse_uuid, NULL, "The system UUID that SMBIOS tells the guest."},
+
+	{"machine", "M", "type[,accel=a:b]", parse_machine, "Machine and CPU",
+	 "The machine: pc. Properties: accel=kvm|soft (several with ':', the first that works),\n"
+	 "kernel-irqchip=on|off, acpi=on|off."},
+	{"accel", NULL, "kvm|soft|help", parse_accel, NULL,
+	 "What runs the guest's instructions. kvm: the kernel's virtual machines. soft (or tcg): the software\n"
+	 "CPU. help: what this host offers. Given more than once: the first that works. Without it, kvm if\n"
+	 "it can run a PC, else soft. kvm,kernel-irqchip=off uses minivm's own interrupt controllers."},
+	{"enable-kvm", NULL, NULL, parse_enable_kvm, NULL, "The same as -accel kvm."},
+	{"m", NULL, "size", parse_memory, NULL,
+	 "Memory in MiB, or with suffix K, M or G (default 128 MiB, at most 64 GiB)."},
+	{"smp", NULL, "n", parse_smp, NULL,
+	 "Number of CPUs, 1 to 32; also cpus=,sockets=,cores=,threads= whose product must agree."},
+	{"cpu", NULL, "model[,+f,-f]", parse_cpu, NULL,
+	 "CPU model and features to add or take away; help lists them."},
+
+	{"hda", NULL, "file", parse_drive_short, "Disks and other media",
+	 "Disk image (or block device) as first IDE disk, primary master."},
+	{"hdb", NULL, "file", parse_drive_short, NULL, "Primary slave."},
+	{"hdc", NULL, "file", parse_drive_short, NULL, "Secondary master (where -cdrom goes too)."},
+	{"hdd", NULL, "file", parse_drive_short, NULL, "Secondary slave."},
+	{"cdrom", NULL, "file", parse_drive_short, NULL, "CD-ROM image in the drive at the secondary master."},
+	{"fda", NULL, "file", parse_drive_short, NULL, "Floppy image in drive A."},
+	{"fdb", NULL, "file", parse_drive_short, NULL, "Floppy image in drive B."},
+	{"drive", NULL, "property=value,...", parse_drive, NULL,
+	 "A drive: file=, if=ide|floppy|none, index=, bus=, unit=, media=disk|cdrom, format=, readonly=on,\n"
+	 "snapshot=on, cache=writeback|none|writethrough|directsync|unsafe, discard=ignore|unmap,\n"
+	 "id=, serial=, cyls=,heads=,secs=, file.locking=auto|on|off."},
+	{"snapshot", NULL, NULL, set_snapshot, NULL,
+	 "Writes go to temporary files and are gone when minivm ends."},
+
+	{"boot", NULL, "[order=]drives", add_boot, "Boot",
+	 "Boot order: a floppy, c disk, d CD-ROM, n network; order=,once=,menu=on,splash-time=ms,\n"
+	 "reboot-timeout=ms."},
+	{"kernel", NULL, "file", set_kernel, NULL, "Boots a Linux bzImage or a multiboot kernel directly."},
+	{"initrd", NULL, "file", set_initrd, NULL,
+	 "Initial ramdisk; for multiboot \"file args,file2 args\" are the modules."},
+	{"append", NULL, "text", set_append, NULL, "The kernel's command line."},
+	{"bios", NULL, "file", set_bios, NULL, "Firmware image instead of SeaBIOS' bios-256k.bin."},
+	{"L", NULL, "dir", add_data_dir, NULL, "Looks for firmware here first."},
+
+	{"nographic", NULL, NULL, set_nographic, "Display and consoles",
+	 "No window; serial port and monitor on the terminal (Ctrl-A h for help)."},
+	{"display", NULL, "sdl|none", parse_display, NULL,
+	 "A window, or none. sdl,full-screen=on,show-cursor=on."},
+	{"vga", NULL, "std|none", parse_vga, NULL, "The display adapter."},
+	{"full-screen", NULL, NULL, set_full_screen, NULL, "Starts in full screen."},
+	{"serial", NULL, "dev", add_serial, NULL,
+	 "The next serial port (up to four): stdio, file:PATH, unix:PATH[,server=on,wait=off],\n"
+	 "tcp:HOST:PORT[,server=on], pty, pipe:PATH, null, none, mon:stdio, chardev:ID."},
+	{"parallel", NULL, "dev", add_parallel, NULL, "The parallel port (up to three), likewise."},
+	{"debugcon", NULL, "dev", add_debugcon, NULL,
+	 "What the firmware writes to the debug console (port 0x402)."},
+	{"monitor", NULL, "dev", add_monitor, NULL, "The monitor, likewise."},
+	{"qmp", NULL, "dev", add_qmp, NULL, "The JSON control protocol, likewise."},
+	{"chardev", NULL, "backend,id=id,...", add_chardev, NULL,
+	 "A character device for -serial chardev:ID, -mon and -device."},
+	{"mon", NULL, "[chardev=]id,mode=", add_mon, NULL,
+	 "A monitor on a -chardev; mode=readline or control (QMP)."},
+
+	{"device", NULL, "driver[,prop=value]", add_device, "Devices",
+	 "ide-hd, ide-cd (drive=,bus=ide.N,unit=,bootindex=), floppy (drive=,unit=),\n"
+	 "isa-debug-exit (iobase=,iosize=), isa-debugcon (iobase=,chardev=); help lists them."},
+	{"rtc", NULL, "base=,clock=", set_rtc, NULL,
+	 "The real-time clock: base=utc|localtime|YYYY-MM-DD[THH:MM:SS], clock=host|vm."},
+	{"nic", NULL, "none", parse_nic_none, NULL, "No network card (there is none in this version)."},
+	{"net", NULL, "none", parse_nic_none, NULL, "The same."},
+	{"no-acpi", NULL, NULL, set_no_acpi, NULL, "No ACPI tables."},
+	{"nodefaults", NULL, NULL, set_nodefaults, NULL,
+	 "Only the drives, ports and consoles asked for; otherwise there is an empty floppy and CD drive,\n"
+	 "a serial and a parallel port."},
+
+	{"S", NULL, NULL, set_start_stopped, "Running", "Starts stopped; cont in the monitor goes on."},
+	{"no-reboot", NULL, NULL, set_no_reboot, NULL, "Ends when the guest reboots."},
+	{"no-shutdown", NULL, NULL, set_no_shutdown, NULL, "Stops instead of ending when the guest powers off."},
+	{"pidfile", NULL, "file", set_pidfile, NULL, "Writes the process id there."},
+	{"daemonize", NULL, NULL, set_daemonize, NULL, "Goes to the background once the machine is built."},
+	{"d", NULL, "category,...", parse_trace, NULL, "Traces to stderr; help lists the categories."},
+	{"D", NULL, "file", parse_trace_file, NULL, "Traces to a file."},
+	{NULL, NULL, NULL, NULL, NULL, NULL},
+};

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/options.h"
+#include "lib/bytes.h"
+#include "lib/text.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#ifdef HAVE_SDL2
+#include <SDL_version.h>
+#endif
+#ifdef HAVE_PNG
+#include <png.h>
+#endif
+#ifdef HAVE_JSONC
+#include <json-c/json_c_version.h>
+#endif
+#ifdef HAVE_ZSTD
+#include <zstd.h>
+#endif
+
+void arg_list_add(struct arg_list *list, const char *arg)
+{
+	list->item = xrealloc(list->item, (list->count + 1) * sizeof(*list->item));
+	list->item[list->count++] = arg;
+}
+
+static const char *nearest_option(const char *name)
+{
+	const char *names[256];
+	size_t n = 0;
+	for (const struct option_row *row = option_table; row->name; row++) {
+		if (n + 3 < ARRAY_SIZE(names)) {
+			names[n++] = row->name;
+			if (row->alias)
+				names[n++] = row->alias;
+		}
+	}
+	names[n] = NULL;
+	return nearest_word(name, names);
+}
+
+static const struct option_row *find_option(const char *name)
+{
+	for (const struct option_row *row = option_table; row->name; row++)
+		if (!strcmp(row->name, name) || (row->alias && !strcmp(row->alias, name)))
+			return row;
+	return NULL;
+}
+
+static int unknown_option(const char *arg, const char *name, struct error *err)
+{
+	const char *near = nearest_option(name);
+	if (near)
+		return error_set(err, EINVAL, "%s: unknown option; did you mean '-%s'?", arg, near);
+	return error_set(err, EINVAL, "%s: unknown option; -h lists them", arg);
+}
+
+static void options_defaults(struct options *o)
+{
+	o->ram_bytes = 128 * MIB;
+	o->cpus = 1;
+	o->kernel_irqchip = true;
+	o->vga = true;
+	o->acpi = true;
+}
+
+int options_parse(struct options *o, int argc, char **argv, struct error *err)
+{
+	options_defaults(o);
+	for (int n = 1; n < argc; n++) {
+		const char *arg = argv[n];
+		if (arg[0] != '-' || !arg[1]) {
+			/* A bare file name is the first disk, as in QEMU. */
+			char *hda[] = {argv[0], (char *)"-hda", argv[n], NULL};
+			const struct option_row *row = find_option("hda");
+			int r = row->parse(o, row, hda[2], err);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		const char *name = arg + 1 + (arg[1] == '-');
+		const struct option_row *row = find_option(name);
+		if (!row)
+			return unknown_option(arg, name, err);
+		const char *value = NULL;
+		if (row->arg) {
+			if (n + 1 >= argc)
+				return error_set(err, EINVAL, "%s needs an argument: %s", arg, row->arg);
+			value = argv[++n];
+		}
+		int r = row->parse(o, row, value, err);
+		if (r != OPTIONS_RUN)
+			return r;
+	}
+	if (o->nographic && o->daemonize)
+		return error_set(err, EINVAL, "-nographic needs the terminal that -daemonize gives up; "
+					      "use -display none");
+	if (o->initrd && !o->kernel)
+		return error_set(err, EINVAL, "-initrd needs -kernel");
+	if (o->append && !o->kernel)
+		return error_set(err, EINVAL, "-append needs -kernel");
+	return OPTIONS_RUN;
+}
+
+/* Reads bus=/unit= or index= into one number; -1 if none is given. */
+static int parse_slot(struct drive_option *d, const char *spec, struct error *err)
+{
+	uint64_t bus = 0, unit = 0, index = 0;
+	unsigned units = d->interface == IF_IDE ? 2 : 2, buses = d->interface == IF_IDE ? 2 : 1;
+	bool has_index = opts_has(&d->opts, "index"), has_unit = opts_has(&d->opts, "unit");
+	bool has_bus = opts_has(&d->opts, "bus");
+	int r;
+	if ((r = opts_get_u64(&d->opts, "index", &index, err)) < 0 ||
+	    (r = opts_get_u64(&d->opts, "bus", &bus, err)) < 0 ||
+	    (r = opts_get_u64(&d->opts, "unit", &unit, err)) < 0)
+		return r;
+	if (has_index && (has_unit || has_bus))
+		return error_set(err, EINVAL, "%s %s: give either index= or bus=/unit=", d->option, spec);
+	if (index >= units * buses || bus >= buses || unit >= units)
+		return error_set(err, EINVAL, "%s %s: there is no such slot; %s", d->option, spec,
+				 d->interface == IF_IDE ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
+							: "there are floppy drives 0 and 1");
+	d->index = has_index ? (int)index : has_unit || has_bus ? (int)(bus * units + unit) : -1;
+	return 0;
+}
+
+int options_add_drive(struct options *o, const char *option, const char *spec, struct error *err)
+{
+	static const char *const interfaces[] = {"ide", "floppy", "none", NULL};
+	static const char *const media[] = {"disk", "cdrom", NULL};
+	struct drive_option d = {.index = -1, .option = option};
+	int r = opts_parse(&d.opts, spec, "file", err);
+	if (r < 0)
+		return r;
+	int interface = IF_IDE, medium = 0;
+	if ((r = opts_get_enum(&d.opts, "if", interfaces, &interface, err)) < 0 ||
+	    (r = opts_get_enum(&d.opts, "media", media, &medium, err)) < 0) {
+		error_prefix(err, "%s %s", option, spec);
+		return r;
+	}
+	d.interface = interface;
+	d.cdrom = medium == 1;
+	if (interface != IF_NONE && (r = parse_slot(&d, spec, err)) < 0)
+		return r;
+	d.id = opts_get(&d.opts, "id");
+	if (interface == IF_NONE && !d.id)
+		return error_set(err, EINVAL, "%s %s: if=none needs id= for -device to name it", option, spec);
+	o->drives = xrealloc(o->drives, (o->drive_count + 1) * sizeof(*o->drives));
+	o->drives[o->drive_count++] = d;
+	return 0;
+}
+
+void options_print_help(void)
+{
+	printf("minivm " MINIVM_VERSION ": a small, fast x86 PC\n\n"
+	       "usage: minivm [options] [disk image]\n");
+	for (const struct option_row *row = option_table; row->name; row++) {
+		char left[80];
+		if (row->section)
+			printf("\n%s\n", row->section);
+		snprintf(left, sizeof(left), "-%s%s%s%s%s", row->name, row->alias ? ", -" : "",
+			 row->alias ? row->alias : "", row->arg ? " " : "", row->arg ? row->arg : "");
+		printf("  %-28s", left);
+		if (strlen(left) > 27)
+			printf("\n%30s", "");
+		for (const char *p = row->help; *p; p++) {
+			putchar(*p);
+			if (*p == '\n')
+				printf("%30s", "");
+		}
+		putchar('\n');
+	}
+	printf("\nDuring emulation: Ctrl-Alt-G grabs the mouse, Ctrl-Alt-F toggles full screen;\n"
+	       "with -nographic Ctrl-A x quits, Ctrl-A c goes to the monitor, Ctrl-A h helps.\n");
+}
+
+void options_print_version(void)
+{
+	printf("minivm version " MINIVM_VERSION "\n");
+	printf("engines: kvm, soft\n");
+	printf("built with: zlib " ZLIB_VERSION);
+#ifdef HAVE_ZSTD
+	printf(", zstd " ZSTD_VERSION_STRING);
+#endif
+#ifdef HAVE_JSONC
+	printf(", json-c " JSON_C_VERSION);
+#endif
+#ifdef HAVE_PNG
+	printf(", libpng " PNG_LIBPNG_VER_STRING);
+#endif
+#ifdef HAVE_SDL2
+	printf(", SDL %d.%d.%d", SDL_MAJOR_VERSION, SDL_MINOR_VERSION, SDL_PATCHLEVEL);
+#endif
+	printf("\nbuilt without:");
+	const char *separator = " ";
+#ifndef HAVE_ZSTD
+	printf("%szstd (zstd-compressed qcow2 images)", separator), separator = ", ";
+#endif
+#ifndef HAVE_PNG
+	printf("%slibpng (PNG screenshots)", separator), separator = ", ";
+#endif
+#ifndef HAVE_SDL2
+	printf("%sSDL2 (window)", separator), separator = ", ";
+#endif
+	printf("%s\n", *separator == ' ' ? " nothing" : "");
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/query.h"
+#include "core/chardev.h"
+#include "vmm/machine.h"
+#include <json-c/json.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Clients of QMP decide by this number what they may use; it is the version of QEMU whose protocol we follow. The package
+ * string says who really answers. */
+enum { QMP_MAJOR = 7, QMP_MINOR = 2, QMP_MICRO = 0 };
+
+static void add_string(struct json_object *o, const char *key, const char *value)
+{
+	json_object_object_add(o, key, json_object_new_string(value));
+}
+
+static void add_bool(struct json_object *o, const char *key, bool value)
+{
+	json_object_object_add(o, key, json_object_new_boolean(value));
+}
+
+static void add_int(struct json_object *o, const char *key, int64_t value)
+{
+	json_object_object_add(o, key, json_object_new_int64(value));
+}
+
+struct json_object *query_version(void)
+{
+	struct json_object *version = json_object_new_object(), *qemu = json_object_new_object();
+	add_int(qemu, "micro", QMP_MICRO);
+	add_int(qemu, "minor", QMP_MINOR);
+	add_int(qemu, "major", QMP_MAJOR);
+	json_object_object_add(version, "qemu", qemu);
+	add_string(version, "package", "minivm-" MINIVM_VERSION);
+	return version;
+}
+
+struct json_object *query_status(struct machine *m)
+{
+	struct json_object *status = json_object_new_object();
+	add_string(status, "status", run_state_name(m->state));
+	add_bool(status, "singlestep", false);
+	add_bool(status, "running", machine_running(m));
+	return status;
+}
+
+struct json_object *query_name(struct machine *m)
+{
+	struct json_object *name = json_object_new_object();
+	if (m->options->name)
+		add_string(name, "name", m->options->name);
+	return name;
+}
+
+struct json_object *query_uuid(struct machine *m)
+{
+	struct json_object *uuid = json_object_new_object();
+	add_string(uuid, "UUID", m->options->uuid ? m->options->uuid : "00000000-0000-0000-0000-000000000000");
+	return uuid;
+}
+
+struct json_object *query_kvm(struct machine *m)
+{
+	struct json_object *kvm = json_object_new_object();
+	add_bool(kvm, "enabled", !strcmp(m->engine->ops->name, "kvm"));
+	add_bool(kvm, "present", access("/dev/kvm", F_OK) == 0);
+	return kvm;
+}
+
+static struct json_object *describe_drive(struct drive *drive)
+{
+	struct json_object *o = json_object_new_object();
+	bool removable = drive_get_kind(drive) != DRIVE_DISK;
+	add_string(o, "device", drive_id(drive));
+	add_string(o, "type", "unknown");
+	add_bool(o, "removable", removable);
+	add_bool(o, "locked", false);
+	if (drive_inserted(drive)) {
+		struct json_object *inserted = json_object_new_object(), *image = json_object_new_object();
+		add_string(inserted, "file", drive_file(drive));
+		add_string(inserted, "drv", drive_format(drive));
+		add_bool(inserted, "ro", !drive_writable(drive));
+		add_string(image, "filename", drive_file(drive));
+		add_string(image, "format", drive_format(drive));
+		add_int(image, "virtual-size", (int64_t)drive_size(drive));
+		json_object_object_add(inserted, "image", image);
+		json_object_object_add(o, "inserted", inserted);
+	}
+	if (removable)
+		add_bool(o, "tray_open", false);
+	return o;
+}
+
+struct json_object *query_block(struct machine *m)
+{
+	struct json_object *list = json_object_new_array();
+	for (int n = 0; n < IDE_SLOTS; n++)
+		if (m->drives.ide[n])
+			json_object_array_add(list, describe_drive(m->drives.ide[n]));
+	for (int n = 0; n < FLOPPY_SLOTS; n++)
+		if (m->drives.floppy[n])
+			json_object_array_add(list, describe_drive(m->drives.floppy[n]));
+	return list;
+}
+
+struct json_object *query_chardev(struct machine *m)
+{
+	struct json_object *list = json_object_new_array();
+	struct list *it;
+	list_for_each(it, &m->chardevs)
+	{
+		struct named_chardev *entry = list_entry(it, struct named_chardev, link);
+		struct json_object *o = json_object_new_object();
+		add_bool(o, "frontend-open", true);
+		add_string(o, "label", entry->id);
+		add_string(o, "filename", chardev_describe(entry->chr));
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+struct json_object *query_cpus(struct machine *m)
+{
+	struct json_object *list = json_object_new_array();
+	for (unsigned n = 0; n < m->options->cpus; n++) {
+		struct json_object *o = json_object_new_object();
+		add_int(o, "cpu-index", n);
+		add_int(o, "thread-id", getpid());
+		add_string(o, "target", "i386");
+		json_object_array_add(list, o);
+	}
+	return list;
+}

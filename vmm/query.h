@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* What QMP's query-* commands answer, in QEMU's schema. Each returns a new object. Lock held. */
+#ifndef VMM_QUERY_H
+#define VMM_QUERY_H
+
+struct json_object;
+struct machine;
+
+struct json_object *query_version(void);
+struct json_object *query_status(struct machine *m);
+struct json_object *query_name(struct machine *m);
+struct json_object *query_uuid(struct machine *m);
+struct json_object *query_kvm(struct machine *m);
+struct json_object *query_block(struct machine *m);
+struct json_object *query_chardev(struct machine *m);
+struct json_object *query_cpus(struct machine *m);
+
+#endif
