@@ -101,9 +101,37 @@ unit-%: FORCE
 	@set -e; for t in $(filter $(BUILD)/unit/$*/%,$(UNIT_BIN)); do echo "== $$t"; $$t; done
 FORCE:
 
+# The man page is printed from the same table as -h.
+$(BUILD)/mkman: $(BUILD)/tools/mkman.o $(ARCHIVES)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $< $(ARCHIVES) $(SDL_LIBS) $(LDLIBS)
+
+$(BUILD)/minivm.1: $(BUILD)/mkman
+	@$(BUILD)/mkman > $@
+
+man: $(BUILD)/minivm.1
+
+demo: all
+	scripts/boot-installer $(BUILD)
+
+test: all unit $(TEST_PROGRAMS)
+	@python3 tests/run.py --build $(BUILD) $(TEST_ARGS)
+
+install: all man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(BUILD)/minivm.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+
+# Layout is clang-format's business; `make format-check` fails when a file differs.
+FORMATTED := $(wildcard */*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
+format:
+	clang-format -i $(FORMATTED)
+format-check:
+	clang-format --dry-run -Werror $(FORMATTED)
+
 clean:
 	rm -rf build build-san
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')
-.PHONY: all unit clean FORCE
+.PHONY: all unit man demo test install format format-check clean FORCE
 .DEFAULT_GOAL := all
