@@ -251,6 +251,8 @@ static uint32_t dispi_io_read(void *opaque, uint16_t port, unsigned size)
 
 	if (port == DISPI_PORT_INDEX)
 		return v->regs.dispi_index;
+	if (port > DISPI_PORT_DATA_ALIGNED)
+		return UINT32_MAX; /* the register is read as a word */
 	return dispi_read(v, v->regs.dispi_index);
 }
 
@@ -260,7 +262,7 @@ static void dispi_io_write(void *opaque, uint16_t port, unsigned size, uint32_t 
 
 	if (port == DISPI_PORT_INDEX)
 		v->regs.dispi_index = value;
-	else
+	else if (port <= DISPI_PORT_DATA_ALIGNED)
 		dispi_write(v, v->regs.dispi_index, value);
 }
 

@@ -169,7 +169,7 @@ enum {
 	DISPI_PORT_INDEX = 0x1CE,
 	DISPI_PORT_DATA = 0x1CF,
 	DISPI_PORT_DATA_ALIGNED = 0x1D0,
-	DISPI_PORTS = 3,
+	DISPI_PORTS = 4, /* the aligned data word ends at 1D1h */
 };
 enum dispi_reg {
 	DISPI_ID,
