@@ -500,10 +500,8 @@ bool i8254_out2(struct i8254 *pit)
 
 /* ---- life ---- */
 
-static void i8254_reset(void *opaque)
+static void power_on(struct i8254 *pit)
 {
-	struct i8254 *pit = opaque;
-
 	for (int n = 0; n < 3; n++) {
 		struct channel *c = &pit->channel[n];
 		c->mode_bits = 3;
@@ -511,6 +509,13 @@ static void i8254_reset(void *opaque)
 		c->initial = c->period = 65536;
 		c->gate = n != 2;
 	}
+}
+
+static void i8254_reset(void *opaque)
+{
+	struct i8254 *pit = opaque;
+
+	power_on(pit);
 	irq_lower(&pit->irq0);
 }
 
@@ -551,7 +556,7 @@ struct i8254 *i8254_new(const struct device_env *env, struct irq_line irq0)
 	timer_init(&pit->timer, env->clock, edge_due, pit);
 	pit->range = iobus_add(env->io, "pit", PIT_PORT, 4, &pit_ops, pit);
 	state_register(env->states, &i8254_desc, 0, pit);
-	i8254_reset(pit);
+	power_on(pit);
 	return pit;
 }
 

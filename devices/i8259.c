@@ -367,12 +367,17 @@ static const struct io_ops elcr_ops = {.read = elcr_read, .write = elcr_write};
 
 /* ---- life ---- */
 
+static void power_on(struct i8259 *p)
+{
+	p->chip[0].lowest = p->chip[1].lowest = 7;
+	p->out = false;
+}
+
 static void i8259_reset(void *opaque)
 {
 	struct i8259 *p = opaque;
 
-	p->chip[0].lowest = p->chip[1].lowest = 7;
-	p->out = false;
+	power_on(p);
 	irq_lower(&p->intr);
 }
 
@@ -414,7 +419,7 @@ struct i8259 *i8259_new(const struct device_env *env, struct irq_line intr)
 	p->ranges[1] = iobus_add(env->io, "pic2", SLAVE_PORT, 2, &pic_ops, p);
 	p->ranges[2] = iobus_add(env->io, "elcr", ELCR_PORT, 2, &elcr_ops, p);
 	state_register(env->states, &i8259_desc, 0, p);
-	i8259_reset(p);
+	power_on(p);
 	return p;
 }
 

@@ -20,6 +20,7 @@ struct rtc_config {
 	int64_t date;  /* RTC_DATE: seconds since 1970, in the guest's own time */
 	bool vm_clock; /* runs on the virtual clock, which stops with the machine; false: follows
 			  the host's time of day */
+	bool slew;     /* missed periodic interrupts are made up for (driftfix=slew) */
 };
 
 /* Parses "base=utc|localtime|2006-06-17T16:01:21|2006-06-17,clock=host|vm|rt,driftfix=none|slew".
