@@ -212,6 +212,16 @@ void memory_add_listener(struct memory *mem, struct mem_listener *listener)
 	mem->listeners = listener;
 }
 
+void memory_remove_listener(struct memory *mem, struct mem_listener *listener)
+{
+	struct mem_listener **at = &mem->listeners;
+
+	while (*at && *at != listener)
+		at = &(*at)->next;
+	if (*at)
+		*at = listener->next;
+}
+
 /* ---- regions and mappings ---- */
 
 static struct mem_region *region_new(struct memory *mem, const char *name, enum mem_kind kind,

@@ -90,6 +90,7 @@ struct mem_listener {
 struct memory *memory_new(void);
 void memory_free(struct memory *mem);
 void memory_add_listener(struct memory *mem, struct mem_listener *listener);
+void memory_remove_listener(struct memory *mem, struct mem_listener *listener);
 
 /* Host memory is mmap'ed, page-aligned, zero, and committed only when touched; a size that the host
  * refuses is -ENOMEM. The region belongs to `mem`. `name` must stay valid. */
