@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Real firmware and boot loaders, checked by what stands on the screen or the serial line."""
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import context
+import guests
+import vm
+
+SOFT = ["-accel", "soft", "-m", "64"]
+
+
+def test_seabios_reports_no_bootable_device():
+    with tempfile.TemporaryDirectory() as d:
+        with vm.Vm(context.minivm(), SOFT + ["-debugcon", f"file:{d}/log"], serial=False) as m:
+            m.wait_screen("No bootable device")
+            log = open(f"{d}/log").read()
+            assert "SeaBIOS (version" in log and "No bootable device" in log, log
+            assert m.quit() == 0
+
+
+def test_grub_rescue_cd():
+    iso = context.requires_file("/usr/lib/grub-rescue/grub-rescue-cdrom.iso", "grub-rescue-pc")
+    with vm.Vm(context.minivm(), SOFT + ["-cdrom", iso, "-boot", "d"], serial=False) as m:
+        m.wait_screen("GNU GRUB|grub>", timeout=120)
+        m.keys("c")
+        m.wait_screen("grub>")
+        m.type_keys("ls\n")
+        m.wait_screen(r"\(cd\)|\(cd0\)|\(proc\)")
+
+
+def test_grub_rescue_floppy():
+    image = context.requires_file("/usr/lib/grub-rescue/grub-rescue-floppy.img", "grub-rescue-pc")
+    with vm.Vm(context.minivm(), SOFT + ["-snapshot", "-fda", image, "-boot", "a"], serial=False) as m:
+        m.wait_screen("GNU GRUB|grub>", timeout=180)
+        m.keys("c")
+        m.wait_screen("grub>")
+        m.type_keys("ls\n")
+        m.wait_screen(r"\(fd0\)")
+
+
+def test_memtest86_cd_starts_its_first_pass():
+    iso = context.requires_file("/usr/lib/memtest86+/memtest86+ia32.iso", "memtest86+")
+    with vm.Vm(context.minivm(), SOFT + ["-cdrom", iso, "-boot", "d"], serial=False) as m:
+        m.wait_screen("Memtest86", timeout=120)
+        m.wait_screen(r"Pass\s+[1-9]\d*%|Test\s+[1-9]\d*%", timeout=240)
+
+
+def test_memtest86_as_kernel():
+    kernel = context.requires_file("/boot/memtest86+ia32.bin", "memtest86+")
+    with vm.Vm(context.minivm(), SOFT + ["-kernel", kernel], serial=False) as m:
+        m.wait_screen("Memtest86", timeout=120)
+
+
+def syslinux_floppy(folder):
+    """A 1.44 MB FAT floppy with syslinux and memtest86+ on it."""
+    memtest = context.requires_file("/boot/memtest86+ia32.bin", "memtest86+")
+    for program in ("syslinux", "mkfs.vfat", "mcopy"):
+        if not shutil.which(program) and not shutil.which(program, path="/sbin:/usr/sbin"):
+            raise context.Skip(f"{program} is not installed")
+    image = f"{folder}/floppy.img"
+    with open(image, "wb") as f:
+        f.truncate(1440 * 1024)
+    env = dict(os.environ, PATH=os.environ["PATH"] + ":/sbin:/usr/sbin", MTOOLS_SKIP_CHECK="1")
+    pathlib.Path(f"{folder}/syslinux.cfg").write_text("default memtest\nprompt 1\ntimeout 50\nlabel memtest\n"
+                                                      "  kernel memtest\n")
+    for command in (["mkfs.vfat", image], ["syslinux", "--install", image],
+                    ["mcopy", "-i", image, memtest, "::memtest"],
+                    ["mcopy", "-i", image, f"{folder}/syslinux.cfg", "::syslinux.cfg"]):
+        subprocess.run(command, check=True, capture_output=True, env=env)
+    return image
+
+
+def test_syslinux_floppy():
+    with tempfile.TemporaryDirectory() as d:
+        image = syslinux_floppy(d)
+        with vm.Vm(context.minivm(), SOFT + ["-drive", f"file={image},if=floppy,format=raw", "-boot", "a"],
+                   serial=False) as m:
+            m.wait_screen("boot:", timeout=120)
+            m.keys("ret")
+            m.wait_screen("Memtest86", timeout=120)
+
+
+def test_isolinux_menu_and_keyboard():
+    memtest = context.requires_file("/boot/memtest86+ia32.bin", "memtest86+")
+    iso = guests.isolinux_cd("keys", {"memtest": memtest},
+                             "prompt 1\ntimeout 0\nlabel tester\n  kernel /memtest\n")
+    with vm.Vm(context.minivm(), SOFT + ["-cdrom", iso, "-boot", "d"], serial=False) as m:
+        m.wait_screen("boot:", timeout=120)
+        m.type_keys("tester\n")
+        m.wait_screen("Memtest86", timeout=120)
+
+
+def test_boot_menu_and_once():
+    iso = context.requires_file("/usr/lib/memtest86+/memtest86+ia32.iso", "memtest86+")
+    with vm.Vm(context.minivm(), SOFT + ["-cdrom", iso, "-boot", "order=c,once=d"], serial=False) as m:
+        m.wait_screen("Memtest86", timeout=120)
+        m.qmp.command("system_reset")
+        m.wait_screen("No bootable device", timeout=120)
+    with vm.Vm(context.minivm(), SOFT + ["-cdrom", iso, "-boot", "menu=on,splash-time=5000"], serial=False) as m:
+        m.wait_screen("ESC for boot menu")
+        m.keys("esc")
+        m.wait_screen("Select boot device")
+
+
+def test_gnu_mach_by_multiboot():
+    import debs
+    root = debs.unpack("gnumach-image-1.8-486")
+    kernel = next((root / "boot").glob("gnumach*"))
+    if kernel.suffix == ".gz":
+        import gzip
+        plain = context.cache() / "gnumach"
+        plain.write_bytes(gzip.decompress(kernel.read_bytes()))
+        kernel = plain
+    with vm.Vm(context.minivm(), SOFT + ["-kernel", kernel, "-append", "console=com0"]) as m:
+        m.wait_serial("No bootstrap code loaded with the kernel", timeout=120)
