@@ -29,15 +29,8 @@ int command_screendump(struct machine *m, const char *path, const char *format, 
 	if (!format)
 		format = ends_with(path, ".png") ? "png" : "ppm";
 	enum screenshot_format kind;
-	if (!strcmp(format, "png"))
-		kind = SCREENSHOT_PNG;
-	else if (!strcmp(format, "ppm"))
-		kind = SCREENSHOT_PPM;
-	else
-		return error_set(err, EINVAL, "unknown picture format '%s'; use png or ppm", format);
-	struct rect dirty;
-	m->display->ops->refresh(m->display->opaque, &m->display->surface, &dirty, true);
-	return screenshot_write(&m->display->surface, path, kind, err);
+	int r = screenshot_format_parse(format, &kind, err);
+	return r < 0 ? r : screenshot_display(m->display, path, kind, err);
 }
 
 /* ---- Keys ---- */

@@ -112,7 +112,8 @@ struct machine {
 	struct input input;
 	struct firmware *firmware;
 	struct list chardevs;    /* struct named_chardev */
-	struct sdl_ui *sdl;
+	struct sdl_ui *sdl;      /* NULL without a window */
+	struct machine_listener window_listener;
 	struct monitor *monitors;
 	struct qmp *qmps;
 

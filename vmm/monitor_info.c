@@ -171,7 +171,7 @@ static void info_lapic(struct info_call *c)
 
 static void info_screen(struct info_call *c)
 {
-	if (!c->m->display || !screen_text(c->m->display, c->out))
+	if (!c->m->display || !screen_text_display(c->m->display, c->out))
 		strbuf_puts(c->out, "not in a text mode\n");
 }
 

@@ -252,7 +252,9 @@ static int parse_display(struct options *o, const struct option_row *row, const 
 	if (r < 0)
 		return r;
 	static const char *const kinds[] = {"none", "sdl", NULL};
-	int kind = 0;
+	static const char *const grab_mods[] = {"lctrl-lalt", "lshift-lctrl-lalt", "rctrl", NULL};
+	int kind = 0, grab_mod = SDL_GRAB_CTRL_ALT;
+	bool window_close = true;
 	if (!opts_has(opts, "type"))
 		return error_set(err, EINVAL, "-display needs a type: sdl or none");
 	if ((r = opts_get_enum(opts, "type", kinds, &kind, err)) < 0) {
@@ -261,10 +263,16 @@ static int parse_display(struct options *o, const struct option_row *row, const 
 	}
 	o->display = kind ? DISPLAY_SDL : DISPLAY_NONE;
 	if ((r = opts_get_bool(opts, "full-screen", &o->full_screen, err)) < 0 ||
-	    (r = opts_get_bool(opts, "show-cursor", &o->show_cursor, err)) < 0)
+	    (r = opts_get_bool(opts, "show-cursor", &o->show_cursor, err)) < 0 ||
+	    (r = opts_get_bool(opts, "window-close", &window_close, err)) < 0 ||
+	    (r = opts_get_enum(opts, "grab-mod", grab_mods, &grab_mod, err)) < 0)
 		return r;
+	o->ignore_close = !window_close;
+	o->grab_mod = grab_mod;
 	return opts_check_unused(opts, "-display",
-				 (const char *const[]){"full-screen", "show-cursor", NULL}, err);
+				 (const char *const[]){"full-screen", "show-cursor", "window-close", "grab-mod",
+						       NULL},
+				 err);
 }
 
 static int parse_vga(struct options *o, const struct option_row *row, const char *arg,
@@ -453,7 +461,8 @@ const struct option_row option_table[] = {
 	{"nographic", NULL, NULL, set_nographic, "Display and consoles",
 	 "No window; serial port and monitor on the terminal (Ctrl-A h for help)."},
 	{"display", NULL, "sdl|none", parse_display, NULL,
-	 "A window, or none. sdl,full-screen=on,show-cursor=on."},
+	 "A window, or none. sdl,full-screen=on,show-cursor=on,window-close=off,\n"
+	 "grab-mod=lctrl-lalt|lshift-lctrl-lalt|rctrl."},
 	{"vga", NULL, "std|none", parse_vga, NULL, "The display adapter."},
 	{"full-screen", NULL, NULL, set_full_screen, NULL, "Starts in full screen."},
 	{"serial", NULL, "dev", add_serial, NULL,

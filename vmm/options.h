@@ -8,6 +8,7 @@
 
 #include "lib/error.h"
 #include "lib/optstr.h"
+#include "ui/sdl.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,7 +56,8 @@ struct options {
 	bool nographic;
 	enum display_kind display;
 	bool full_screen;
-	bool show_cursor;
+	bool show_cursor, ignore_close;
+	enum sdl_grab_mod grab_mod;
 	bool vga;
 	const char *rtc;
 	const char *uuid;

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/window.h"
+#include "lib/log.h"
+#include "ui/sdl.h"
+#include "vmm/machine.h"
+#include <errno.h>
+
+static void closed(void *opaque)
+{
+	machine_request_quit(opaque, 0, CAUSE_HOST_UI);
+}
+
+static void show_stopped(void *opaque, enum machine_event event, enum run_cause cause, const char *drive_id,
+			 bool tray_open)
+{
+	struct machine *m = opaque;
+	(void)cause;
+	(void)drive_id;
+	(void)tray_open;
+	if (event == EVENT_STOP || event == EVENT_RESUME)
+		sdl_ui_set_stopped(m->sdl, event == EVENT_STOP);
+}
+
+int window_open(struct machine *m, struct error *err)
+{
+	const struct options *o = m->options;
+	if (o->nographic || o->display == DISPLAY_NONE || !m->display)
+		return 0;
+	if (o->display == DISPLAY_DEFAULT && !sdl_ui_possible()) {
+		warn("no screen to open a window on; running without one (-nographic puts the serial console here)");
+		return 0;
+	}
+	const struct sdl_config config = {
+		.name = o->name,
+		.full_screen = o->full_screen,
+		.grab_mod = o->grab_mod,
+		.show_cursor = o->show_cursor,
+		.ignore_close = o->ignore_close,
+		.quit = closed,
+		.opaque = m,
+	};
+	m->sdl = sdl_ui_new(m->loop, m->display, &m->input, &config, err);
+	if (!m->sdl)
+		return -err->code;
+	m->window_listener = (struct machine_listener){.event = show_stopped, .opaque = m};
+	loop_lock(m->loop);
+	machine_add_listener(m, &m->window_listener);
+	loop_unlock(m->loop);
+	return 0;
+}
+
+void window_close(struct machine *m)
+{
+	if (!m->sdl)
+		return;
+	loop_lock(m->loop);
+	machine_remove_listener(&m->window_listener);
+	loop_unlock(m->loop);
+	sdl_ui_free(m->sdl);
+	m->sdl = NULL;
+}
