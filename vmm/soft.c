@@ -38,7 +38,7 @@ enum {
 
 struct soft_vcpu {
 	struct soft_cpu *cpu;
-	bool stopped; /* by a breakpoint, until resume(); under `mutex` */
+	_Atomic bool stopped; /* by shutdown (until INIT) or a breakpoint, until resume() */
 };
 
 struct soft_engine {
@@ -160,13 +160,10 @@ static void run_slice(struct soft_engine *s, unsigned index)
 
 	atomic_fetch_add(&s->busy_ns, monotonic_ns() - start);
 	atomic_fetch_add(&s->instructions, soft_cpu_instructions(v->cpu) - before);
-	if (why == SOFT_TRIPLE_FAULT) {
-		tell_machine(s, index, ENGINE_TRIPLE_FAULT);
-	} else if (why == SOFT_BREAKPOINT) {
-		pthread_mutex_lock(&s->mutex);
-		v->stopped = true;
-		pthread_mutex_unlock(&s->mutex);
-		tell_machine(s, index, ENGINE_BREAKPOINT);
+	if (why == SOFT_TRIPLE_FAULT || why == SOFT_BREAKPOINT) {
+		atomic_store(&v->stopped, true);
+		tell_machine(s, index,
+			     why == SOFT_BREAKPOINT ? ENGINE_BREAKPOINT : ENGINE_TRIPLE_FAULT);
 	}
 }
 
@@ -278,6 +275,7 @@ static void soft_init(struct engine *e, unsigned cpu)
 {
 	struct soft_engine *s = self(e);
 	soft_cpu_init(s->vcpu[cpu].cpu);
+	atomic_store(&s->vcpu[cpu].stopped, false);
 	wake_for(s, cpu);
 }
 
@@ -369,6 +367,7 @@ static void soft_free(struct engine *e)
 		if (locked)
 			loop_lock(e->config.loop);
 	}
+	memory_remove_listener(e->config.mem, &s->listener);
 	memory_set_write_hook(e->config.mem, NULL, NULL);
 	for (unsigned n = 0; n < e->config.cpus; n++)
 		soft_cpu_free(s->vcpu[n].cpu);
