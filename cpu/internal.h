@@ -94,15 +94,15 @@ struct segment_window {
 };
 
 /* An access of at most two pages, translated and checked, ready to be carried out (mem.c). */
-struct mem_piece {
+struct access_piece {
 	uint8_t *host; /* NULL: MMIO at `gpa` */
 	uint64_t gpa;
 	uint32_t linear;
 	uint16_t len;
 	uint16_t flags; /* of the TLB entry */
 };
-struct mem_access {
-	struct mem_piece piece[2];
+struct cpu_access {
+	struct access_piece piece[2];
 	unsigned pieces;
 };
 
@@ -184,17 +184,20 @@ struct soft_cpu {
 	uint64_t instructions; /* executed so far */
 	uint64_t budget_end;   /* soft_cpu_run() returns at this count */
 
-	struct tlb tlbs[2];      /* supervisor, user */
+	struct tlb tlbs[2];         /* supervisor, user */
+	uint32_t large_regions[32]; /* bit per 4 MiB of linear memory: TLB_LARGE entries were made
+				       there */
 	struct code_cache *code; /* blocks decoded: one for all CPUs on the same memory (they take
 				    turns on one thread) */
 	struct soft_cpu *code_peer; /* the next CPU that shares it */
+	uint32_t block_eip;         /* of its first instruction */
 	struct code_block *block;   /* being executed */
 	struct code_block *single;  /* a block for one instruction that is not kept */
 
 	/* Read-modify-write in progress (ld*_rmw to st*_rmw): where to write. NULL host: as `rmw`
 	 * says. */
 	uint8_t *rmw_host;
-	struct mem_access rmw;
+	struct cpu_access rmw;
 
 	/* Derived from DR7 and the debugger's list by debug_changed(). */
 	bool watch_code, watch_data;
@@ -251,6 +254,8 @@ void tlb_flush_non_global(struct soft_cpu *c);
 void tlb_flush_page(struct soft_cpu *c, uint32_t linear);
 /* CR3 load with PAE: reads and checks the four PDPTEs; raises #GP(0) for reserved bits. */
 void mmu_load_pdptes(struct soft_cpu *c, uint32_t cr3);
+/* Before a flush that was asked for from outside: see mmu.c. */
+void mmu_mark_logged(struct soft_cpu *c);
 
 /* ---- run.c ---- */
 /* Call after any change of CR0, EFLAGS.VM, EFLAGS.AC, CS, SS or CPL. Re-derives everything, all
@@ -326,11 +331,13 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
 /* seg.c, far.c, intr.c, sysops.c, msr.c, portio.c (system instructions) */
 #define SYSTEM_OPS(X)                                                                              \
 	X(op_mov_sreg_rm)                                                                          \
-	X(op_mov_rm_sreg) X(op_push_sreg) X(op_pop_sreg) X(op_les) X(op_lds) X(op_lss) X(op_lfs)   \
-		X(op_lgs) X(op_jmp_far_imm) X(op_call_far_imm) X(op_jmp_far_mem) X(                \
-			op_call_far_mem) X(op_ret_far) X(op_ret_far_imm) X(op_int_imm) X(op_int3)  \
-			X(op_int1) X(op_into) X(op_iret) X(op_hlt) X(op_cli) X(op_sti) X(op_pushf) \
-				X(op_popf) X(op_grp6) /* 0F 00: SLDT STR LLDT LTR VERR VERW */     \
+	X(op_mov_rm_sreg)                                                                          \
+	X(op_push_sreg)                                                                            \
+	X(op_pop_sreg) X(op_les) X(op_lds) X(op_lss) X(op_lfs) X(op_lgs) X(op_jmp_far_imm)         \
+		X(op_call_far_imm) X(op_jmp_far_mem) X(op_call_far_mem) X(op_ret_far)              \
+			X(op_ret_far_imm) X(op_int_imm) X(op_int3) X(op_int1) X(op_into)           \
+				X(op_iret) X(op_hlt) X(op_cli) X(op_sti) X(op_pushf) X(op_popf)    \
+					X(op_grp6) /* 0F 00: SLDT STR LLDT LTR VERR VERW */        \
 		X(op_grp7) /* 0F 01: SGDT SIDT LGDT LIDT SMSW LMSW INVLPG */                       \
 		X(op_lar) X(op_lsl) X(op_arpl) X(op_clts) X(op_invd) X(op_wbinvd) X(               \
 			op_mov_from_cr) X(op_mov_to_cr) X(op_mov_from_dr) X(op_mov_to_dr)          \

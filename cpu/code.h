@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decoded code: decode.c turns bytes into struct insn, code_cache.c keeps blocks of them and drops
+ * them when their bytes change.
+ */
+#ifndef CPU_CODE_H
+#define CPU_CODE_H
+
+#include "cpu/internal.h"
+#include <pthread.h>
+
+enum { INSN_MAX = 15, BLOCK_MAX_INSNS = 48 };
+
+struct block_link {
+	struct block_link *next;
+	struct code_block *block;
+};
+
+/*
+ * A run of instructions, identified by the host address of its first byte and the mode it was
+ * decoded for: whatever linear address the page is mapped at, the instructions are the same. It
+ * lies in one page, except for a block of one instruction that crosses into a second page.
+ */
+struct code_block {
+	struct code_block *hash_next;
+	const uint8_t *host;       /* first byte; NULL once dropped */
+	const uint8_t *host2;      /* first byte of the second page, or NULL */
+	struct block_link link[2]; /* in the lists of its pages */
+	uint16_t bytes;
+	uint8_t count;
+	bool code32;
+	struct insn insn[];
+};
+
+struct code_page {
+	struct code_page *next;
+	uintptr_t host;
+	struct block_link *blocks;
+};
+
+enum { BLOCK_HASH = 1 << 15, PAGE_HASH = 1 << 12, WRITTEN_MAX = 64 };
+
+struct code_cache {
+	struct code_cache *next; /* all caches of the process */
+	struct memory *mem;
+	struct soft_cpu *cpus; /* that share it, by code_peer */
+	uint8_t *arena;
+	size_t used;
+	struct code_block *block[BLOCK_HASH];
+	struct code_page *page[PAGE_HASH];
+
+	/* RAM written from outside and not yet looked at. */
+	pthread_mutex_t lock;
+	struct {
+		const uint8_t *host;
+		size_t len;
+	} written[WRITTEN_MAX];
+	unsigned written_count;
+	bool written_overflow;
+};
+
+/* ---- decode.c ---- */
+enum { DECODE_MORE = 0 }; /* the bytes given are not a whole instruction */
+/*
+ * Decodes one instruction for the code size `code32`. Returns its length, or DECODE_MORE. What is
+ * illegal becomes an instruction that raises #UD (or #GP(0) past 15 bytes). *ends: the block ends
+ * behind it.
+ */
+unsigned decode_insn(const struct soft_cpu *c, const uint8_t *bytes, unsigned avail, bool code32,
+		     struct insn *i, bool *ends);
+/* Fetches and decodes the instruction at CS:EIP by itself; raises #GP(0) and #PF as the fetch does.
+ */
+struct code_block *decode_single(struct soft_cpu *c);
+
+/* ---- code_cache.c ---- */
+int code_attach(struct soft_cpu *c, struct error *err);
+void code_detach(struct soft_cpu *c);
+/* The block at next_eip; decoded if need be, which may raise. */
+struct code_block *code_find_slow(struct soft_cpu *c);
+/* Whether blocks were decoded from the host page. */
+bool code_on_page(const struct code_cache *cache, const uint8_t *host);
+/* The running CPU wrote these bytes (in one page): drops the blocks on them. Returns whether the
+ * page still has blocks. */
+bool code_written(struct soft_cpu *c, const uint8_t *host, size_t len);
+/* Drops all blocks. Only between blocks. */
+void code_flush(struct code_cache *cache);
+/* Looks at what was written from outside. Only between blocks. */
+void code_take_written(struct soft_cpu *c);
+
+static inline unsigned block_hash(const uint8_t *host)
+{
+	uintptr_t h = (uintptr_t)host;
+	return (unsigned)(h ^ h >> 15) & (BLOCK_HASH - 1);
+}
+
+/* The block at CS:next_eip, by the exec TLB and the hash; what these do not settle is
+ * code_find_slow()'s. */
+static inline struct code_block *code_find(struct soft_cpu *c)
+{
+	uint32_t eip = c->next_eip, linear = c->seg[S_CS].base + eip;
+	const struct tlb_entry *e = &c->page_tlb->exec[tlb_index(linear)];
+
+	if (likely(e->tag == (linear & PAGE_ADDR))) {
+		const uint8_t *host = (const uint8_t *)(linear + e->delta);
+		struct code_block *b = c->code->block[block_hash(host)];
+		while (b && (b->host != host || b->code32 != c->code32))
+			b = b->hash_next;
+		if (likely(b && !b->host2 && eip <= c->seg[S_CS].limit &&
+			   b->bytes - 1u <= c->seg[S_CS].limit - eip))
+			return b;
+	}
+	return code_find_slow(c);
+}
+
+/* ---- debug.c ---- */
+/* Notes in db_status a data breakpoint that covers the access. */
+void debug_data_access(struct soft_cpu *c, uint32_t linear, unsigned len, bool write);
+/* Whether the linear page has an enabled data breakpoint. */
+bool debug_page_watched(const struct soft_cpu *c, uint32_t linear);
+/* DR6 bits of the instruction breakpoints at a linear address. */
+uint32_t debug_code_match(const struct soft_cpu *c, uint32_t linear);
+/* Whether the page of a linear address has an instruction breakpoint, the guest's or a debugger's.
+ */
+bool debug_code_page(const struct soft_cpu *c, uint32_t linear);
+/* Whether the debugger has a breakpoint at that address. */
+bool debug_breakpoint_at(const struct soft_cpu *c, uint32_t linear);
+
+#endif
