@@ -99,7 +99,7 @@ SHELL = PRELUDE + LOAD_MODULES + """
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 stty -echo
 echo GUEST-READY
-exec setsid cttyhack sh
+while read -r line; do eval "$line"; done
 """
 
 
@@ -143,7 +143,7 @@ def initramfs(init, modules=(), files=None):
 
 
 def shell_initramfs():
-    """A busybox shell on ttyS0 that prints GUEST-READY, with the PC's drivers loaded."""
+    """A command interpreter on ttyS0 that prints GUEST-READY first, with the PC's drivers loaded."""
     return initramfs(SHELL, PC_MODULES)
 
 

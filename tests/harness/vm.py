@@ -180,14 +180,11 @@ class Vm:
         self.serial.sendall(text.encode())
 
     def run_serial(self, command, timeout=120):
-        """Runs a shell command in a guest that has a shell on COM1; returns (status, output)."""
+        """Runs a command in a guest whose COM1 is a shell without echo and prompt; returns (status, output)."""
         mark = f"_done{time.monotonic_ns()}_"
-        self.type_serial(f"{command}; echo {mark[:5]}''{mark[5:]}$?_\n")
+        self.type_serial(f"{command}; echo {mark}$?_\n")
         match = self.wait_serial(f"(?s)(.*?){mark}(\\d+)_", timeout)
-        output = match.group(1)
-        # The echo of the command line comes first.
-        output = output.split("\n", 1)[1] if "\n" in output else ""
-        return int(match.group(2)), output.replace("\r", "")
+        return int(match.group(2)), match.group(1).replace("\r", "")
 
     # ---- Screen and keys ----
 
