@@ -46,6 +46,7 @@ struct code_cache {
 	struct soft_cpu *cpus; /* that share it, by code_peer */
 	uint8_t *arena;
 	size_t used;
+	struct code_block *draft; /* with room for BLOCK_MAX_INSNS: a block being decoded */
 	struct code_block *block[BLOCK_HASH];
 	struct code_page *page[PAGE_HASH];
 

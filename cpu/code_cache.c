@@ -284,10 +284,7 @@ struct code_block *code_find_slow(struct soft_cpu *c)
 {
 	uint32_t eip = c->next_eip, linear = c->seg[S_CS].base + eip, limit = c->seg[S_CS].limit;
 	unsigned avail = (unsigned)(GUEST_PAGE_SIZE - (linear & PAGE_OFFSET));
-	struct {
-		struct code_block block;
-		struct insn insn[BLOCK_MAX_INSNS];
-	} run;
+	struct code_block *draft = c->code->draft;
 
 	c->eip = eip; /* the fetch faults with this address */
 	if (eip > limit)
@@ -304,20 +301,20 @@ struct code_block *code_find_slow(struct soft_cpu *c)
 			return b;
 		block_drop(c->code, b);
 	}
-	decode_run(c, &run.block, host, avail);
-	if (run.block.count)
-		return block_insert(c->code, &run.block);
+	decode_run(c, draft, host, avail);
+	if (draft->count)
+		return block_insert(c->code, draft);
 
 	/* The first instruction crosses into the next page. */
 	struct code_block *single = decode_single(c);
 	const uint8_t *host2 = second_page(c, linear);
 	if (!host2)
 		return single;
-	run.block.host2 = host2;
-	run.block.count = 1;
-	run.block.bytes = single->bytes;
-	run.block.insn[0] = single->insn[0];
-	return block_insert(c->code, &run.block);
+	draft->host2 = host2;
+	draft->count = 1;
+	draft->bytes = single->bytes;
+	draft->insn[0] = single->insn[0];
+	return block_insert(c->code, draft);
 }
 
 /* ---- CPUs come and go (while none runs) ---- */
@@ -335,14 +332,18 @@ int code_attach(struct soft_cpu *c, struct error *err)
 		cc = calloc(1, sizeof(*cc));
 		void *arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (!cc || arena == MAP_FAILED) {
+		struct code_block *draft =
+			malloc(sizeof(*draft) + BLOCK_MAX_INSNS * sizeof(draft->insn[0]));
+		if (!cc || !draft || arena == MAP_FAILED) {
 			r = error_set(err, ENOMEM, "no memory for the software CPU's code cache");
 			if (arena != MAP_FAILED)
 				munmap(arena, ARENA_SIZE);
+			free(draft);
 			free(cc);
 			goto out;
 		}
 		cc->arena = arena;
+		cc->draft = draft;
 		cc->mem = c->config.mem;
 		pthread_mutex_init(&cc->lock, NULL);
 		cc->next = caches;
@@ -374,6 +375,7 @@ void code_detach(struct soft_cpu *c)
 		*where = cc->next;
 		munmap(cc->arena, ARENA_SIZE);
 		pthread_mutex_destroy(&cc->lock);
+		free(cc->draft);
 		free(cc);
 	}
 	pthread_mutex_unlock(&caches_lock);

@@ -129,16 +129,16 @@ enum condition {
 };
 static inline bool condition(const struct soft_cpu *c, unsigned cc)
 {
-	bool v;
+	unsigned o = flag_of(c), b = flag_cf(c), z = flag_zf(c), n = flag_sf(c), v;
 	switch (cc & 14) {
-	case COND_O: v = flag_of(c); break;
-	case COND_B: v = flag_cf(c); break;
-	case COND_E: v = flag_zf(c); break;
-	case COND_BE: v = flag_cf(c) | flag_zf(c); break;
-	case COND_S: v = flag_sf(c); break;
+	case COND_O: v = o; break;
+	case COND_B: v = b; break;
+	case COND_E: v = z; break;
+	case COND_BE: v = b | z; break;
+	case COND_S: v = n; break;
 	case COND_P: v = flag_pf(c); break;
-	case COND_L: v = flag_sf(c) ^ flag_of(c); break;
-	default: v = (flag_sf(c) ^ flag_of(c)) | flag_zf(c); break;
+	case COND_L: v = n ^ o; break;
+	default: v = (n ^ o) | z; break;
 	}
 	return v ^ (cc & 1);
 }
