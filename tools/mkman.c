@@ -3,7 +3,8 @@
 #include "vmm/options.h"
 #include <stdio.h>
 
-/* A dash is a minus sign in roff only when escaped; a dot or quote at a line's start is a request. */
+/* A dash is a minus sign in roff only when escaped; a dot or quote at a line's start is a request.
+ */
 static void print_roff(const char *text)
 {
 	bool line_start = true;
@@ -45,16 +46,20 @@ int main(void)
 	     ".SH NAME\nminivm \\- a small, fast x86 PC\n"
 	     ".SH SYNOPSIS\n.B minivm\n[options] [disk image]\n"
 	     ".SH DESCRIPTION\n"
-	     "Runs a 32\\-bit x86 PC: on the kernel's virtual machines (KVM) where they can run one, otherwise on\n"
+	     "Runs a 32\\-bit x86 PC: on the kernel's virtual machines (KVM) where they can run "
+	     "one, otherwise on\n"
 	     "its own software CPU. Options, image formats, monitor and QMP follow QEMU's.\n"
 	     ".SH OPTIONS");
 	print_options();
 	puts(".SH KEYS\n"
-	     "In the window Ctrl\\-Alt\\-G grabs or releases the mouse and Ctrl\\-Alt\\-F toggles full screen. With\n"
+	     "In the window Ctrl\\-Alt\\-G grabs or releases the mouse and Ctrl\\-Alt\\-F toggles "
+	     "full screen. With\n"
 	     ".B \\-nographic\n"
-	     "Ctrl\\-A x ends minivm, Ctrl\\-A c switches between serial port and monitor, Ctrl\\-A h lists the rest.\n"
+	     "Ctrl\\-A x ends minivm, Ctrl\\-A c switches between serial port and monitor, "
+	     "Ctrl\\-A h lists the rest.\n"
 	     ".SH EXIT STATUS\n"
-	     "0 when the guest powered off or the user quit; 1 after an error; with isa\\-debug\\-exit the value the\n"
+	     "0 when the guest powered off or the user quit; 1 after an error; with "
+	     "isa\\-debug\\-exit the value the\n"
 	     "guest chose (2v+1).\n"
 	     ".SH ENVIRONMENT\n.TP\n.B MINIVM_DATADIR\nA directory that is searched for firmware.\n"
 	     ".SH FILES\n.TP\n.I /usr/share/seabios\nSeaBIOS and SeaVGABIOS (package seabios).\n"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The choice of the engine. KVM that is present but cannot run a PC (see kvm_probe.c) is passed over when the user did not
- * insist; who asks for it by name gets it, with a warning, since small guests do run there.
+ * The choice of the engine. KVM that is present but cannot run a PC (see kvm_probe.c) is passed
+ * over when the user did not insist; who asks for it by name gets it, with a warning, since small
+ * guests do run there.
  */
 #include "vmm/accel.h"
 #include "lib/log.h"
@@ -40,7 +41,8 @@ void accel_help(void)
 	printf("Without -accel: %s\n", verdict == KVM_USABLE ? "kvm" : "soft");
 }
 
-static struct engine *create_named(const char *name, const struct engine_config *config, struct error *err)
+static struct engine *create_named(const char *name, const struct engine_config *config,
+				   struct error *err)
 {
 	if (!strcmp(name, "soft"))
 		return engine_new_soft(config, "", err);
@@ -48,7 +50,8 @@ static struct engine *create_named(const char *name, const struct engine_config 
 		return NULL;
 	char reason[256] = "";
 	if (kvm_probe(reason) == KVM_CANNOT_RUN_PC)
-		warn("this host's KVM cannot run a PC (%s); only small guests will work, use -accel soft",
+		warn("this host's KVM cannot run a PC (%s); only small guests will work, use "
+		     "-accel soft",
 		     reason);
 	return engine_new_kvm(config, err);
 }
@@ -67,7 +70,8 @@ static struct engine *create_from_list(const struct options *o, const struct eng
 	return NULL;
 }
 
-struct engine *accel_create(const struct options *o, const struct engine_config *config, struct error *err)
+struct engine *accel_create(const struct options *o, const struct engine_config *config,
+			    struct error *err)
 {
 	if (o->accel.count)
 		return create_from_list(o, config, err);

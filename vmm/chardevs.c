@@ -23,7 +23,8 @@ static void quit_from_mux(void *opaque)
 	machine_request_quit(opaque, 0, CAUSE_HOST_QUIT);
 }
 
-static struct named_chardev *remember(struct machine *m, const char *id, struct chardev *chr, bool mux)
+static struct named_chardev *remember(struct machine *m, const char *id, struct chardev *chr,
+				      bool mux)
 {
 	struct named_chardev *entry = xcalloc(1, sizeof(*entry));
 	entry->id = xstrdup(id);
@@ -57,9 +58,11 @@ static struct chardev *add_mux(struct machine *m, struct chardev *below)
 }
 
 /*
- * A backend from a spec as -serial takes it, known as `id` from then on. "mon:" puts a mux with a monitor above it.
+ * A backend from a spec as -serial takes it, known as `id` from then on. "mon:" puts a mux with a
+ * monitor above it.
  */
-static struct chardev *open_spec(struct machine *m, const char *id, const char *spec, struct error *err)
+static struct chardev *open_spec(struct machine *m, const char *id, const char *spec,
+				 struct error *err)
 {
 	if (!strncmp(spec, "chardev:", 8)) {
 		struct named_chardev *entry = find_chardev(m, spec + 8);
@@ -135,9 +138,11 @@ static char *spec_from_chardev(struct opts *opts, const char *backend, struct er
 		}
 		return spec;
 	}
-	static const char *const backends[] = {"stdio", "null", "pty", "vc", "file", "pipe", "socket", NULL};
+	static const char *const backends[] = {"stdio", "null", "pty",    "vc",
+					       "file",  "pipe", "socket", NULL};
 	const char *near = nearest_word(backend, backends);
-	error_set(err, EINVAL, "-chardev %s: unknown backend; %s%s", backend, near ? "did you mean " : "",
+	error_set(err, EINVAL, "-chardev %s: unknown backend; %s%s", backend,
+		  near ? "did you mean " : "",
 		  near ? near : "there are stdio, file, pipe, pty, socket and null");
 	return NULL;
 }
@@ -161,8 +166,8 @@ static int open_chardev_option(struct machine *m, const char *text, struct error
 		r = -err->code;
 	if (r == 0)
 		r = opts_check_unused(&opts, "-chardev",
-				      (const char *const[]){"id", "path", "host", "port", "server", "wait",
-							    "mux", "reconnect", NULL},
+				      (const char *const[]){"id", "path", "host", "port", "server",
+							    "wait", "mux", "reconnect", NULL},
 				      err);
 	if (r == 0 && !(chr = chardev_open(m->loop, id, spec, err)))
 		r = -err->code;
@@ -197,7 +202,7 @@ static int open_port(struct machine *m, const struct arg_list *list, size_t n, c
 		     const char *fallback, bool *present, struct chardev **chr, struct error *err)
 {
 	const char *spec = n < list->count ? list->item[n] : n == 0 ? fallback : "none";
-	char id[32];
+	char id[48];
 	*chr = NULL;
 	*present = strcmp(spec, "none") != 0;
 	if (is_none(spec))
@@ -228,7 +233,8 @@ static int build_serial_and_parallel(struct machine *m, struct error *err)
 	if (o->parallel.count > ARRAY_SIZE(parallel_places))
 		return error_set(err, EINVAL, "-parallel: a PC has at most three parallel ports");
 	for (size_t n = 0; n < ARRAY_SIZE(serial_places); n++) {
-		if ((r = open_port(m, &o->serial, n, "serial", default_serial(o), &present, &chr, err)) < 0)
+		if ((r = open_port(m, &o->serial, n, "serial", default_serial(o), &present, &chr,
+				   err)) < 0)
 			return r;
 		if (present)
 			m->dev.serial[n] = serial16550_new(&m->env, (int)n, serial_places[n].base,
@@ -236,7 +242,8 @@ static int build_serial_and_parallel(struct machine *m, struct error *err)
 	}
 	for (size_t n = 0; n < ARRAY_SIZE(parallel_places); n++) {
 		const char *fallback = o->no_default_drives ? "none" : "null";
-		if ((r = open_port(m, &o->parallel, n, "parallel", fallback, &present, &chr, err)) < 0)
+		if ((r = open_port(m, &o->parallel, n, "parallel", fallback, &present, &chr, err)) <
+		    0)
 			return r;
 		if (present)
 			m->dev.parallel[n] = parallel_new(&m->env, (int)n, parallel_places[n].base,
@@ -253,10 +260,12 @@ static int add_debugcon(struct machine *m, uint16_t port, struct chardev *chr, s
 			return 0;
 		}
 	}
-	return error_set(err, EINVAL, "there can be at most %zu debug consoles", ARRAY_SIZE(m->dev.debugcon));
+	return error_set(err, EINVAL, "there can be at most %zu debug consoles",
+			 ARRAY_SIZE(m->dev.debugcon));
 }
 
-static int build_isa_debugcon(struct machine *m, struct opts *opts, const char *text, struct error *err)
+static int build_isa_debugcon(struct machine *m, struct opts *opts, const char *text,
+			      struct error *err)
 {
 	uint64_t iobase = DEBUG_CONSOLE_PORT;
 	const char *id = opts_get(opts, "chardev");
@@ -273,7 +282,8 @@ static int build_isa_debugcon(struct machine *m, struct opts *opts, const char *
 	return chr ? add_debugcon(m, (uint16_t)iobase, chr, err) : -err->code;
 }
 
-static int build_debug_exit(struct machine *m, struct opts *opts, const char *text, struct error *err)
+static int build_debug_exit(struct machine *m, struct opts *opts, const char *text,
+			    struct error *err)
 {
 	uint64_t iobase = DEBUG_EXIT_PORT, iosize = 2;
 	int r;
@@ -281,7 +291,8 @@ static int build_debug_exit(struct machine *m, struct opts *opts, const char *te
 	    (r = opts_get_u64(opts, "iosize", &iosize, err)) < 0)
 		return r;
 	if (iobase < 1 || iosize < 1 || iosize > 8 || iobase + iosize > 0x10000)
-		return error_set(err, EINVAL, "-device %s: iobase must be a port number, iosize 1 to 8", text);
+		return error_set(err, EINVAL,
+				 "-device %s: iobase must be a port number, iosize 1 to 8", text);
 	if (m->dev.debug_exit)
 		return error_set(err, EINVAL, "-device %s: there is one already", text);
 	m->dev.debug_exit = debug_exit_new(&m->env, (uint16_t)iobase, (unsigned)iosize);
@@ -290,7 +301,8 @@ static int build_debug_exit(struct machine *m, struct opts *opts, const char *te
 
 void chardevs_device_help(void)
 {
-	puts("ide-hd           IDE disk: drive=ID,bus=ide.0|ide.1,unit=0|1,bootindex=N,serial=TEXT\n"
+	puts("ide-hd           IDE disk: "
+	     "drive=ID,bus=ide.0|ide.1,unit=0|1,bootindex=N,serial=TEXT\n"
 	     "ide-cd           IDE CD-ROM drive: drive=ID (optional),bus=,unit=,bootindex=\n"
 	     "floppy           floppy drive: drive=ID (optional),unit=,bootindex=\n"
 	     "isa-debugcon     debug console: iobase=0xe9,chardev=ID\n"
@@ -299,8 +311,8 @@ void chardevs_device_help(void)
 
 static int build_device(struct machine *m, const char *text, struct error *err)
 {
-	static const char *const drivers[] = {"ide-hd", "ide-cd", "floppy", "isa-debugcon", "isa-debug-exit",
-					      NULL};
+	static const char *const drivers[] = {"ide-hd",       "ide-cd",         "floppy",
+					      "isa-debugcon", "isa-debug-exit", NULL};
 	struct opts opts;
 	int r = opts_parse(&opts, text, "driver", err);
 	if (r < 0)
@@ -322,8 +334,9 @@ static int build_device(struct machine *m, const char *text, struct error *err)
 			      near ? "'?" : "");
 	}
 	if (r == 0)
-		r = opts_check_unused(&opts, "-device",
-				      (const char *const[]){"iobase", "iosize", "chardev", "id", NULL}, err);
+		r = opts_check_unused(
+			&opts, "-device",
+			(const char *const[]){"iobase", "iosize", "chardev", "id", NULL}, err);
 	opts_free(&opts);
 	return r;
 }
@@ -333,7 +346,7 @@ int chardevs_build_ports(struct machine *m, struct error *err)
 	const struct options *o = m->options;
 	int r = build_serial_and_parallel(m, err);
 	for (size_t n = 0; r == 0 && n < o->debugcon.count; n++) {
-		char id[32];
+		char id[48];
 		snprintf(id, sizeof(id), "debugcon%zu", n);
 		if (!strcmp(o->debugcon.item[n], "none"))
 			continue;
@@ -346,7 +359,6 @@ int chardevs_build_ports(struct machine *m, struct error *err)
 		r = build_device(m, o->device.item[n], err);
 	return r;
 }
-
 
 /* ---- Monitors ---- */
 
@@ -365,7 +377,8 @@ static int build_mon(struct machine *m, const char *text, struct error *err)
 	else if ((r = opts_get_enum(&opts, "mode", modes, &mode, err)) == 0 &&
 		 (r = opts_get_bool(&opts, "pretty", &pretty, err)) == 0)
 		r = opts_check_unused(&opts, "-mon",
-				      (const char *const[]){"chardev", "mode", "pretty", NULL}, err);
+				      (const char *const[]){"chardev", "mode", "pretty", NULL},
+				      err);
 	if (r == 0) {
 		char *spec = xasprintf("chardev:%s", id);
 		struct chardev *chr = open_spec(m, id, spec, err);
@@ -387,7 +400,7 @@ int chardevs_build_monitors(struct machine *m, struct error *err)
 	for (size_t n = 0; n < o->monitor.count + o->qmp.count; n++) {
 		bool qmp = n >= o->monitor.count;
 		const char *spec = qmp ? o->qmp.item[n - o->monitor.count] : o->monitor.item[n];
-		char id[32];
+		char id[48];
 		if (is_none(spec))
 			continue;
 		snprintf(id, sizeof(id), "%s%zu", qmp ? "compat_qmp" : "compat_monitor", n);

@@ -51,7 +51,8 @@ static void release_keys(void *opaque)
 	free(r);
 }
 
-int command_send_keys(struct machine *m, const uint8_t *keys, size_t count, unsigned hold_ms, struct error *err)
+int command_send_keys(struct machine *m, const uint8_t *keys, size_t count, unsigned hold_ms,
+		      struct error *err)
 {
 	if (count > SENDKEY_MAX)
 		return error_set(err, EINVAL, "too many keys at once; at most %d", SENDKEY_MAX);
@@ -66,7 +67,8 @@ int command_send_keys(struct machine *m, const uint8_t *keys, size_t count, unsi
 	return 0;
 }
 
-int command_parse_keys(const char *text, uint8_t keys[SENDKEY_MAX], size_t *count, struct error *err)
+int command_parse_keys(const char *text, uint8_t keys[SENDKEY_MAX], size_t *count,
+		       struct error *err)
 {
 	*count = 0;
 	while (*text) {
@@ -92,7 +94,8 @@ int command_parse_keys(const char *text, uint8_t keys[SENDKEY_MAX], size_t *coun
 		if (key < 0)
 			return error_set(err, EINVAL, "unknown key: '%s'", name);
 		if (*count == SENDKEY_MAX)
-			return error_set(err, EINVAL, "too many keys at once; at most %d", SENDKEY_MAX);
+			return error_set(err, EINVAL, "too many keys at once; at most %d",
+					 SENDKEY_MAX);
 		keys[(*count)++] = (uint8_t)key;
 		if (*text == '-')
 			text++;
@@ -130,8 +133,8 @@ int command_eject(struct machine *m, const char *id, bool force, struct error *e
 	return r;
 }
 
-int command_change(struct machine *m, const char *id, const char *file, const char *format, const char *mode,
-		   struct error *err)
+int command_change(struct machine *m, const char *id, const char *file, const char *format,
+		   const char *mode, struct error *err)
 {
 	struct drive *drive = find_drive(m, id, err);
 	if (!drive || !is_removable(drive, id, err))
@@ -199,7 +202,8 @@ static int save_memory(struct machine *m, int cpu, uint64_t addr, uint64_t size,
 	return r;
 }
 
-int command_pmemsave(struct machine *m, uint64_t addr, uint64_t size, const char *path, struct error *err)
+int command_pmemsave(struct machine *m, uint64_t addr, uint64_t size, const char *path,
+		     struct error *err)
 {
 	return save_memory(m, -1, addr, size, path, err);
 }

@@ -31,20 +31,21 @@ static const char *describe(const struct drive_option *d)
 	return d->opts.source ? d->opts.source : d->id ? d->id : "no medium";
 }
 
-static int slot_taken(const struct slot *slot, const struct drive_option *d, enum drive_interface interface,
-		      int index, struct error *err)
+static int slot_taken(const struct slot *slot, const struct drive_option *d,
+		      enum drive_interface interface, int index, struct error *err)
 {
 	if (interface == IF_IDE)
-		return error_set(err, EINVAL,
-				 "%s %s: IDE slot %d (%s) is already taken by %s %s; use another index=",
-				 d->option, describe(d), index, ide_slot_names[index],
-				 slot->option->option, describe(slot->option));
+		return error_set(
+			err, EINVAL,
+			"%s %s: IDE slot %d (%s) is already taken by %s %s; use another index=",
+			d->option, describe(d), index, ide_slot_names[index], slot->option->option,
+			describe(slot->option));
 	return error_set(err, EINVAL, "%s %s: floppy drive %c is already taken by %s %s", d->option,
 			 describe(d), 'A' + index, slot->option->option, describe(slot->option));
 }
 
-static int place(struct slots *slots, struct drive_option *d, enum drive_interface interface, int index,
-		 enum drive_kind kind, int bootindex, struct error *err)
+static int place(struct slots *slots, struct drive_option *d, enum drive_interface interface,
+		 int index, enum drive_kind kind, int bootindex, struct error *err)
 {
 	struct slot *table = interface == IF_IDE ? slots->ide : slots->floppy;
 	int count = interface == IF_IDE ? IDE_SLOTS : FLOPPY_SLOTS;
@@ -53,7 +54,8 @@ static int place(struct slots *slots, struct drive_option *d, enum drive_interfa
 			;
 		if (index == count)
 			return error_set(err, EINVAL, "%s %s: all %d %s slots are taken", d->option,
-					 describe(d), count, interface == IF_IDE ? "IDE" : "floppy");
+					 describe(d), count,
+					 interface == IF_IDE ? "IDE" : "floppy");
 	}
 	if (table[index].option)
 		return slot_taken(&table[index], d, interface, index, err);
@@ -88,8 +90,10 @@ bool drives_is_front_end(const char *driver)
 }
 
 /* bus=ide.N and unit=; floppies have unit= alone. */
-static int device_slot(struct opts *opts, const char *spec, bool floppy, int *index, struct error *err)
+static int device_slot(struct opts *opts, const char *spec, bool floppy, int *index,
+		       struct error *err)
 {
+	*index = -1;
 	uint64_t unit = 0, bus_number = 0;
 	const char *bus = opts_get(opts, "bus");
 	bool has_unit = opts_has(opts, "unit");
@@ -100,11 +104,13 @@ static int device_slot(struct opts *opts, const char *spec, bool floppy, int *in
 		return error_set(err, EINVAL, "-device %s: unit must be 0 or 1", spec);
 	if (bus && !floppy) {
 		if (strcmp(bus, "ide.0") && strcmp(bus, "ide.1"))
-			return error_set(err, EINVAL, "-device %s: there is no bus '%s'; use ide.0 or ide.1",
+			return error_set(err, EINVAL,
+					 "-device %s: there is no bus '%s'; use ide.0 or ide.1",
 					 spec, bus);
 		bus_number = (uint64_t)(bus[4] - '0');
 	}
-	*index = bus || has_unit ? (int)(bus_number * 2 + unit) : -1;
+	if (bus || has_unit)
+		*index = (int)(bus_number * 2 + unit);
 	return 0;
 }
 
@@ -118,10 +124,10 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 	if (!driver || !drives_is_front_end(driver))
 		return 0;
 	bool floppy = !strcmp(driver, "floppy");
-	enum drive_kind kind = floppy                       ? DRIVE_FLOPPY
+	enum drive_kind kind = floppy                      ? DRIVE_FLOPPY
 			       : !strcmp(driver, "ide-cd") ? DRIVE_CDROM
 							   : DRIVE_DISK;
-	int index;
+	int index = -1;
 	uint64_t bootindex = 0;
 	bool has_bootindex = opts_has(opts, "bootindex");
 	if ((r = device_slot(opts, spec, floppy, &index, err)) < 0 ||
@@ -132,22 +138,25 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 	const char *device_id = opts_get(opts, "id");
 	const char *serial = opts_get(opts, "serial");
 	if ((r = opts_check_unused(opts, "-device",
-				   (const char *const[]){"driver", "drive", "bus", "unit", "bootindex", "id",
-							 "serial", NULL},
+				   (const char *const[]){"driver", "drive", "bus", "unit",
+							 "bootindex", "id", "serial", NULL},
 				   err)) < 0)
 		return r;
 	if (id) {
 		d = find_option(o, id);
 		if (!d)
-			return error_set(err, EINVAL, "-device %s: there is no -drive with id=%s", spec, id);
+			return error_set(err, EINVAL, "-device %s: there is no -drive with id=%s",
+					 spec, id);
 		if (drive_in_slots(slots, d) || d->interface != IF_NONE)
-			return error_set(err, EINVAL,
-					 "-device %s: drive '%s' is already in a slot; give it if=none", spec,
-					 id);
+			return error_set(
+				err, EINVAL,
+				"-device %s: drive '%s' is already in a slot; give it if=none",
+				spec, id);
 		if (serial)
 			opts_set(&d->opts, "serial", serial);
 	} else if (kind == DRIVE_DISK) {
-		return error_set(err, EINVAL, "-device %s: a disk needs drive=ID of a -drive if=none,id=ID",
+		return error_set(err, EINVAL,
+				 "-device %s: a disk needs drive=ID of a -drive if=none,id=ID",
 				 spec);
 	} else {
 		d = xcalloc(1, sizeof(*d));
@@ -186,19 +195,25 @@ static int place_all(struct slots *slots, struct options *o, struct error *err)
 		static struct drive_option empty_cd = {.option = "default"};
 		static struct drive_option empty_floppy = {.option = "default"};
 		if (!slots->ide[2].option)
-			slots->ide[2] = (struct slot){.option = &empty_cd, .kind = DRIVE_CDROM, .bootindex = -1};
+			slots->ide[2] = (struct slot){
+				.option = &empty_cd, .kind = DRIVE_CDROM, .bootindex = -1};
 		if (!slots->floppy[0].option)
-			slots->floppy[0] =
-				(struct slot){.option = &empty_floppy, .kind = DRIVE_FLOPPY, .bootindex = -1};
+			slots->floppy[0] = (struct slot){
+				.option = &empty_floppy, .kind = DRIVE_FLOPPY, .bootindex = -1};
 	}
 	return 0;
 }
 
 static int cache_flags(struct opts *opts, unsigned *flags, struct error *err)
 {
-	static const char *const modes[] = {"writeback", "none", "writethrough", "directsync", "unsafe", NULL};
+	static const char *const modes[] = {"writeback",  "none",   "writethrough",
+					    "directsync", "unsafe", NULL};
 	static const unsigned mode_flags[] = {
-		0, IMAGE_DIRECT, IMAGE_WRITETHROUGH, IMAGE_DIRECT | IMAGE_WRITETHROUGH, IMAGE_NO_FLUSH,
+		0,
+		IMAGE_DIRECT,
+		IMAGE_WRITETHROUGH,
+		IMAGE_DIRECT | IMAGE_WRITETHROUGH,
+		IMAGE_NO_FLUSH,
 	};
 	int mode = 0, r;
 	bool direct, no_flush, writeback;
@@ -242,17 +257,19 @@ static int geometry(struct opts *opts, struct drive_config *config, struct error
 	if (!cylinders && !heads && !sectors)
 		return 0;
 	/* ATA-6 limits: 65,535 cylinders, 16 heads, 255 sectors. */
-	if (cylinders < 1 || cylinders > 65535 || heads < 1 || heads > 16 || sectors < 1 || sectors > 255)
-		return error_set(err, EINVAL,
-				 "the geometry needs cyls= 1 to 65535, heads= 1 to 16 and secs= 1 to 255");
+	if (cylinders < 1 || cylinders > 65535 || heads < 1 || heads > 16 || sectors < 1 ||
+	    sectors > 255)
+		return error_set(
+			err, EINVAL,
+			"the geometry needs cyls= 1 to 65535, heads= 1 to 16 and secs= 1 to 255");
 	config->cylinders = (unsigned)cylinders;
 	config->heads = (unsigned)heads;
 	config->sectors = (unsigned)sectors;
 	return 0;
 }
 
-static int read_drive_options(const struct options *o, struct drive_option *d, struct drive_config *config,
-			      struct error *err)
+static int read_drive_options(const struct options *o, struct drive_option *d,
+			      struct drive_config *config, struct error *err)
 {
 	static const char *const discard_modes[] = {"ignore", "off", "unmap", "on", NULL};
 	static const char *const aio_modes[] = {"threads", NULL};
@@ -283,7 +300,8 @@ static int read_drive_options(const struct options *o, struct drive_option *d, s
 		return error_set(err, EINVAL, "a CD-ROM cannot be written; leave readonly=off out");
 	if (config->kind == DRIVE_DISK && readonly && !snapshot)
 		return error_set(err, EINVAL,
-				 "an IDE disk cannot be read-only; use snapshot=on to keep the file unchanged");
+				 "an IDE disk cannot be read-only; use snapshot=on to keep the "
+				 "file unchanged");
 	config->snapshot = snapshot && config->kind != DRIVE_CDROM;
 	if (!readonly)
 		config->image_flags |= IMAGE_WRITABLE;
@@ -291,11 +309,29 @@ static int read_drive_options(const struct options *o, struct drive_option *d, s
 		config->image_flags |= IMAGE_DISCARD;
 	config->opts = opts;
 	return opts_check_unused(opts, d->option,
-				 (const char *const[]){"file", "if", "index", "bus", "unit", "media", "format",
-						       "readonly", "snapshot", "cache", "cache.direct",
-						       "cache.writeback", "cache.no-flush", "discard", "id",
-						       "serial", "cyls", "heads", "secs", "aio",
-						       "file.locking", "force-share", NULL},
+				 (const char *const[]){"file",
+						       "if",
+						       "index",
+						       "bus",
+						       "unit",
+						       "media",
+						       "format",
+						       "readonly",
+						       "snapshot",
+						       "cache",
+						       "cache.direct",
+						       "cache.writeback",
+						       "cache.no-flush",
+						       "discard",
+						       "id",
+						       "serial",
+						       "cyls",
+						       "heads",
+						       "secs",
+						       "aio",
+						       "file.locking",
+						       "force-share",
+						       NULL},
 				 err);
 }
 
@@ -319,10 +355,13 @@ static struct drive *create(const struct options *o, struct slot *slot, const ch
 	return drive;
 }
 
-int drives_create(struct machine_drives *drives, struct options *o, struct loop *loop, struct error *err)
+int drives_create(struct machine_drives *drives, struct options *o, struct loop *loop,
+		  struct error *err)
 {
-	static const char *const ide_disk_ids[IDE_SLOTS] = {"ide0-hd0", "ide0-hd1", "ide1-hd0", "ide1-hd1"};
-	static const char *const ide_cd_ids[IDE_SLOTS] = {"ide0-cd0", "ide0-cd1", "ide1-cd0", "ide1-cd1"};
+	static const char *const ide_disk_ids[IDE_SLOTS] = {"ide0-hd0", "ide0-hd1", "ide1-hd0",
+							    "ide1-hd1"};
+	static const char *const ide_cd_ids[IDE_SLOTS] = {"ide0-cd0", "ide0-cd1", "ide1-cd0",
+							  "ide1-cd1"};
 	static const char *const floppy_ids[FLOPPY_SLOTS] = {"floppy0", "floppy1"};
 	struct slots slots = {0};
 	memset(drives, 0, sizeof(*drives));

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the PC consists of: every device with its place and its interrupt, in the order in which a reader would draw it.
+ * What the PC consists of: every device with its place and its interrupt, in the order in which a
+ * reader would draw it.
  *
- * Interrupts: a device's ISA line goes to the 8259s and to the I/O APIC alike, either our models or KVM's. The 8259s' output
- * goes to LINT0 of the local APICs, which drive the CPUs' INTR pins.
+ * Interrupts: a device's ISA line goes to the 8259s and to the I/O APIC alike, either our models or
+ * KVM's. The 8259s' output goes to LINT0 of the local APICs, which drive the CPUs' INTR pins.
  */
 #include "vmm/machine.h"
 #include "bios/bios.h"
@@ -51,7 +52,8 @@ enum { VGA_SLOT = 2, IOAPIC_ID = 0 };
 
 /* ---- Interrupt wiring ---- */
 
-/* With our models: ISA interrupt n is the 8259s' input n and the I/O APIC's input n, but the timer is the latter's input 2. */
+/* With our models: ISA interrupt n is the 8259s' input n and the I/O APIC's input n, but the timer
+ * is the latter's input 2. */
 static void isa_to_models(void *opaque, int n, bool level)
 {
 	struct machine *m = opaque;
@@ -65,7 +67,8 @@ static void wire_interrupts(struct machine *m)
 {
 	for (int n = 0; n < 16; n++) {
 		if (m->kernel_irqchip)
-			m->isa[n] = (struct irq_line){m->engine->ops->irqchip_set_gsi, m->engine, n};
+			m->isa[n] =
+				(struct irq_line){m->engine->ops->irqchip_set_gsi, m->engine, n};
 		else
 			m->isa[n] = (struct irq_line){isa_to_models, m, n};
 	}
@@ -187,14 +190,15 @@ static struct mem_region *load_bios(struct machine *m, struct error *err)
 {
 	size_t len;
 	char path[4096];
-	void *data = firmware_load_rom(m->options, m->options->bios ? m->options->bios : "bios-256k.bin",
-				       &len, path, err);
+	void *data = firmware_load_rom(
+		m->options, m->options->bios ? m->options->bios : "bios-256k.bin", &len, path, err);
 	if (!data)
 		return NULL;
 	if (len % (64 * KIB) || len > 16 * MIB) {
 		error_set(err, EINVAL,
-			  "'%s' is not a firmware image: its size, %zu bytes, is not a multiple of 64 KiB", path,
-			  len);
+			  "'%s' is not a firmware image: its size, %zu bytes, is not a multiple of "
+			  "64 KiB",
+			  path, len);
 		free(data);
 		return NULL;
 	}
@@ -241,12 +245,13 @@ static int build_drives(struct machine *m, struct error *err)
 	int r = drives_create(&m->drives, m->options, m->loop, err);
 	if (r < 0)
 		return r;
-	m->dev.ide = piix3_ide_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 1),
-							    &m->isa[14], &m->isa[15], m->drives.ide, err);
+	m->dev.ide = piix3_ide_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 1), &m->isa[14],
+				   &m->isa[15], m->drives.ide, err);
 	if (!m->dev.ide)
 		return -err->code;
 	m->dev.fdc = fdc_new(&m->env, FDC_BASE, &m->isa[FDC_IRQ], m->dev.dma, m->drives.floppy);
-	m->dev.pm = piix4_pm_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 3), &m->isa[PIIX4_SCI_IRQ], err);
+	m->dev.pm = piix4_pm_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 3),
+				 &m->isa[PIIX4_SCI_IRQ], err);
 	return m->dev.pm ? 0 : -err->code;
 }
 
@@ -329,10 +334,10 @@ struct machine *machine_new(struct options *o, struct error *err)
 static void free_devices(struct machine *m)
 {
 	struct machine_devices *d = &m->dev;
-#define FREE(member, function)                                                                      \
-	do {                                                                                        \
-		if (d->member)                                                                      \
-			function(d->member);                                                        \
+#define FREE(member, function)                                                                     \
+	do {                                                                                       \
+		if (d->member)                                                                     \
+			function(d->member);                                                       \
 	} while (0)
 	FREE(vga, vga_free);
 	FREE(fdc, fdc_free);
@@ -367,7 +372,8 @@ void machine_free(struct machine *m)
 {
 	window_close(m);
 	if (m->engine)
-		m->engine->ops->free(m->engine); /* joins the vCPU threads, which may want the lock */
+		m->engine->ops->free(
+			m->engine); /* joins the vCPU threads, which may want the lock */
 	loop_lock(m->loop);
 	monitor_free_all(m);
 	qmp_free_all(m);

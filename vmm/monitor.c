@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The human monitor: a line editor on a character device and a table of commands. What `info` shows stands in monitor_info.c.
+ * The human monitor: a line editor on a character device and a table of commands. What `info` shows
+ * stands in monitor_info.c.
  */
 #include "vmm/monitor.h"
+#include "bios/bios.h"
 #include "core/chardev.h"
 #include "core/iobus.h"
 #include "core/memory.h"
-#include "bios/bios.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
 #include "lib/text.h"
@@ -177,7 +178,8 @@ static void do_cpu(struct call *c)
 
 static void do_info(struct call *c)
 {
-	monitor_info(c->m, *c->cpu, c->args ? c->arg[0] : NULL, c->args > 1 ? c->arg[1] : NULL, c->out);
+	monitor_info(c->m, *c->cpu, c->args ? c->arg[0] : NULL, c->args > 1 ? c->arg[1] : NULL,
+		     c->out);
 }
 
 static void do_log(struct call *c)
@@ -237,9 +239,15 @@ static void print_item(struct strbuf *out, uint64_t value, const struct memory_f
 {
 	unsigned bits = f->size * 8;
 	switch (f->letter) {
-	case 'x': strbuf_printf(out, " 0x%0*llx", (int)(f->size * 2), (unsigned long long)value); break;
-	case 'o': strbuf_printf(out, " 0%0*llo", (int)((bits + 2) / 3), (unsigned long long)value); break;
-	case 'u': strbuf_printf(out, " %*llu", (int)(bits * 3 / 10 + 1), (unsigned long long)value); break;
+	case 'x':
+		strbuf_printf(out, " 0x%0*llx", (int)(f->size * 2), (unsigned long long)value);
+		break;
+	case 'o':
+		strbuf_printf(out, " 0%0*llo", (int)((bits + 2) / 3), (unsigned long long)value);
+		break;
+	case 'u':
+		strbuf_printf(out, " %*llu", (int)(bits * 3 / 10 + 1), (unsigned long long)value);
+		break;
 	case 'd':
 		strbuf_printf(out, " %*lld", (int)(bits * 3 / 10 + 2),
 			      (long long)(value << (64 - bits)) >> (64 - bits));
@@ -254,7 +262,8 @@ static void dump_memory(struct call *c, bool physical)
 {
 	struct memory_format f;
 	uint64_t addr;
-	if (!parse_format(c, &f) || !parse_number(c, c->arg[0], physical ? UINT64_C(1) << 40 : UINT32_MAX, &addr))
+	if (!parse_format(c, &f) ||
+	    !parse_number(c, c->arg[0], physical ? UINT64_C(1) << 40 : UINT32_MAX, &addr))
 		return;
 	unsigned per_line = f.letter == 'c' ? 8 : 16 / f.size;
 	for (uint64_t n = 0; n < f.count; n++) {
@@ -263,8 +272,9 @@ static void dump_memory(struct call *c, bool physical)
 		if (n % per_line == 0)
 			strbuf_printf(c->out, physical ? "%s%016llx:" : "%s%08llx:", n ? "\n" : "",
 				      (unsigned long long)at);
-		bool ok = physical ? (mem_read(c->m->mem, at, bytes, f.size), true)
-				   : command_read_virtual(c->m, *c->cpu, (uint32_t)at, bytes, f.size);
+		bool ok =
+			physical ? (mem_read(c->m->mem, at, bytes, f.size), true)
+				 : command_read_virtual(c->m, *c->cpu, (uint32_t)at, bytes, f.size);
 		if (!ok) {
 			strbuf_puts(c->out, " Cannot access memory");
 			break;
@@ -291,8 +301,12 @@ static void do_port_read(struct call *c)
 	if (!parse_format(c, &f) || !parse_number(c, c->arg[0], 0xFFFF, &port))
 		return;
 	unsigned size = c->format[0] ? f.size : 1;
-	strbuf_printf(c->out, "port%c[0x%04llx] = 0x%0*x\n", size == 1 ? 'b' : size == 2 ? 'w' : 'l',
-		      (unsigned long long)port, (int)(size * 2), iobus_read(c->m->io, (uint16_t)port, size));
+	strbuf_printf(c->out, "port%c[0x%04llx] = 0x%0*x\n",
+		      size == 1   ? 'b'
+		      : size == 2 ? 'w'
+				  : 'l',
+		      (unsigned long long)port, (int)(size * 2),
+		      iobus_read(c->m->io, (uint16_t)port, size));
 }
 
 static void do_port_write(struct call *c)
@@ -341,26 +355,32 @@ static void do_mouse_button(struct call *c)
 static void do_help(struct call *c);
 
 static const struct command commands[] = {
-	{"boot_set", NULL, 1, 1, "bootdevice", "new boot order, from the next reset on", do_boot_set},
-	{"change", NULL, 2, 4, "device filename [format [read-only-mode]]", "puts another medium into a drive",
-	 do_change},
+	{"boot_set", NULL, 1, 1, "bootdevice", "new boot order, from the next reset on",
+	 do_boot_set},
+	{"change", NULL, 2, 4, "device filename [format [read-only-mode]]",
+	 "puts another medium into a drive", do_change},
 	{"cont", "c", 0, 0, "", "goes on", do_cont},
 	{"cpu", NULL, 1, 1, "index", "the CPU that info registers and x mean", do_cpu},
-	{"eject", NULL, 1, 2, "[-f] device", "takes the medium out (-f: even if it is locked)", do_eject},
+	{"eject", NULL, 1, 2, "[-f] device", "takes the medium out (-f: even if it is locked)",
+	 do_eject},
 	{"help", "?", 0, 1, "[cmd]", "this list", do_help},
 	{"i", NULL, 1, 1, "/fmt port", "reads an I/O port", do_port_read},
-	{"info", NULL, 0, 2, "[subcommand]", "shows what is asked for; info alone lists what there is", do_info},
+	{"info", NULL, 0, 2, "[subcommand]",
+	 "shows what is asked for; info alone lists what there is", do_info},
 	{"log", NULL, 1, 1, "item1[,...]|none", "switches traces on (see -d help)", do_log},
-	{"memsave", NULL, 3, 3, "addr size file", "saves memory at a virtual address to a file", do_memsave},
-	{"mouse_button", NULL, 1, 1, "state", "mouse buttons: 1 left, 2 middle, 4 right", do_mouse_button},
+	{"memsave", NULL, 3, 3, "addr size file", "saves memory at a virtual address to a file",
+	 do_memsave},
+	{"mouse_button", NULL, 1, 1, "state", "mouse buttons: 1 left, 2 middle, 4 right",
+	 do_mouse_button},
 	{"mouse_move", NULL, 2, 3, "dx dy [dz]", "moves the mouse", do_mouse_move},
 	{"nmi", NULL, 0, 0, "", "sends an NMI to all CPUs", do_nmi},
 	{"o", NULL, 2, 2, "/fmt port value", "writes an I/O port", do_port_write},
 	{"pmemsave", NULL, 3, 3, "addr size file", "saves physical memory to a file", do_pmemsave},
 	{"quit", "q", 0, 0, "", "ends minivm", do_quit},
-	{"screendump", NULL, 1, 3, "[-f format] filename", "saves the screen as a PPM or PNG picture",
-	 do_screendump},
-	{"sendkey", NULL, 1, 2, "keys [hold_ms]", "presses keys (e.g. 'sendkey ctrl-alt-f1')", do_sendkey},
+	{"screendump", NULL, 1, 3, "[-f format] filename",
+	 "saves the screen as a PPM or PNG picture", do_screendump},
+	{"sendkey", NULL, 1, 2, "keys [hold_ms]", "presses keys (e.g. 'sendkey ctrl-alt-f1')",
+	 do_sendkey},
 	{"stop", "s", 0, 0, "", "stops the guest", do_stop},
 	{"system_powerdown", NULL, 0, 0, "", "presses the power button", do_powerdown},
 	{"system_reset", NULL, 0, 0, "", "resets the machine", do_reset},
@@ -370,14 +390,16 @@ static const struct command commands[] = {
 
 static void print_usage(struct strbuf *out, const struct command *cmd)
 {
-	strbuf_printf(out, "%s%s%s%s%s -- %s\n", cmd->name, cmd->alias ? "|" : "", cmd->alias ? cmd->alias : "",
-		      *cmd->params && *cmd->params != '/' ? " " : "", cmd->params, cmd->help);
+	strbuf_printf(out, "%s%s%s%s%s -- %s\n", cmd->name, cmd->alias ? "|" : "",
+		      cmd->alias ? cmd->alias : "", *cmd->params && *cmd->params != '/' ? " " : "",
+		      cmd->params, cmd->help);
 }
 
 static const struct command *find_command(const char *name)
 {
 	for (size_t n = 0; n < ARRAY_SIZE(commands); n++)
-		if (!strcmp(commands[n].name, name) || (commands[n].alias && !strcmp(commands[n].alias, name)))
+		if (!strcmp(commands[n].name, name) ||
+		    (commands[n].alias && !strcmp(commands[n].alias, name)))
 			return &commands[n];
 	return NULL;
 }
@@ -398,7 +420,8 @@ static void do_help(struct call *c)
 
 /* ---- Lines ---- */
 
-/* Splits at white space; "quoted words" may hold it, with \" \\ \n inside. False for an unfinished quote. */
+/* Splits at white space; "quoted words" may hold it, with \" \\ \n inside. False for an unfinished
+ * quote. */
 static bool split_line(char *line, struct call *c)
 {
 	char *in = line;
@@ -509,7 +532,8 @@ static void erase_line(struct monitor *mon)
 
 static void recall(struct monitor *mon, int step)
 {
-	if ((step < 0 && mon->history_pos == 0) || (step > 0 && mon->history_pos >= mon->history_count))
+	if ((step < 0 && mon->history_pos == 0) ||
+	    (step > 0 && mon->history_pos >= mon->history_count))
 		return;
 	mon->history_pos = (size_t)((long)mon->history_pos + step);
 	erase_line(mon);

@@ -45,7 +45,8 @@ static void info_name(struct info_call *c)
 static void info_uuid(struct info_call *c)
 {
 	strbuf_printf(c->out, "%s\n",
-		      c->m->options->uuid ? c->m->options->uuid : "00000000-0000-0000-0000-000000000000");
+		      c->m->options->uuid ? c->m->options->uuid
+					  : "00000000-0000-0000-0000-000000000000");
 }
 
 static void info_kvm(struct info_call *c)
@@ -64,7 +65,8 @@ static void info_engine(struct info_call *c)
 static void info_cpus(struct info_call *c)
 {
 	for (unsigned n = 0; n < c->m->options->cpus; n++)
-		strbuf_printf(c->out, "%c CPU #%u: thread_id=%d\n", n == c->cpu ? '*' : ' ', n, (int)getpid());
+		strbuf_printf(c->out, "%c CPU #%u: thread_id=%d\n", n == c->cpu ? '*' : ' ', n,
+			      (int)getpid());
 }
 
 static void info_registers(struct info_call *c)
@@ -87,8 +89,8 @@ static void describe_drive(struct strbuf *out, struct drive *drive)
 {
 	bool removable = drive_get_kind(drive) != DRIVE_DISK;
 	if (drive_inserted(drive))
-		strbuf_printf(out, "%s: %s (%s%s)\n", drive_id(drive), drive_file(drive), drive_format(drive),
-			      drive_writable(drive) ? "" : ", read-only");
+		strbuf_printf(out, "%s: %s (%s%s)\n", drive_id(drive), drive_file(drive),
+			      drive_format(drive), drive_writable(drive) ? "" : ", read-only");
 	else
 		strbuf_printf(out, "%s: [not inserted]\n", drive_id(drive));
 	if (removable)
@@ -138,13 +140,17 @@ static void info_mtree(struct info_call *c)
 	const struct mem_range *range = memory_view(c->m->mem, &count);
 	strbuf_printf(c->out, "A20 gate: %s\n", memory_a20(c->m->mem) ? "on" : "off");
 	for (size_t n = 0; n < count; n++, range++) {
-		static const char *const kinds[] = {[MEM_RAM] = "ram", [MEM_ROM] = "rom", [MEM_MMIO] = "i/o"};
+		static const char *const kinds[] = {
+			[MEM_RAM] = "ram", [MEM_ROM] = "rom", [MEM_MMIO] = "i/o"};
 		const struct mem_region *r = range->rd ? range->rd : range->wr;
-		strbuf_printf(c->out, "  %016llx-%016llx (%s): %s @%016llx", (unsigned long long)range->start,
-			      (unsigned long long)range->end - 1, kinds[r->kind], r->name,
-			      (unsigned long long)(range->rd ? range->rd_offset : range->wr_offset));
+		strbuf_printf(
+			c->out, "  %016llx-%016llx (%s): %s @%016llx",
+			(unsigned long long)range->start, (unsigned long long)range->end - 1,
+			kinds[r->kind], r->name,
+			(unsigned long long)(range->rd ? range->rd_offset : range->wr_offset));
 		if (range->rd != range->wr)
-			strbuf_printf(c->out, " [writes: %s]", range->wr ? range->wr->name : "nowhere");
+			strbuf_printf(c->out, " [writes: %s]",
+				      range->wr ? range->wr->name : "nowhere");
 		strbuf_puts(c->out, "\n");
 	}
 }
@@ -201,7 +207,8 @@ void monitor_info_help(struct strbuf *out)
 		strbuf_printf(out, "info %s -- %s\n", commands[n].name, commands[n].help);
 }
 
-void monitor_info(struct machine *m, unsigned cpu, const char *what, const char *arg, struct strbuf *out)
+void monitor_info(struct machine *m, unsigned cpu, const char *what, const char *arg,
+		  struct strbuf *out)
 {
 	struct info_call c = {.m = m, .cpu = cpu, .arg = arg, .out = out};
 	if (!what) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line's table: each option with its parser and its help. `-h` and minivm(1) are printed from it.
+ * The command line's table: each option with its parser and its help. `-h` and minivm(1) are
+ * printed from it.
  */
 #include "core/cpu_model.h"
 #include "lib/bytes.h"
@@ -16,7 +17,7 @@
 /* A PC without 64-bit mode addresses 36 bits at most, and that with PAE (SDM vol. 3A, 4.1). */
 #define MAX_RAM (64 * GIB)
 /* The firmware needs room for itself and for the tables. */
-#define MIN_RAM (1 * MIB)
+#define MIN_RAM  (1 * MIB)
 #define MAX_CPUS 32
 
 static int parse_memory(struct options *o, const struct option_row *row, const char *arg,
@@ -40,7 +41,8 @@ static int parse_memory(struct options *o, const struct option_row *row, const c
 		r = error_set(err, EINVAL, "-m %s: a PC needs at least 1 MiB of memory", arg);
 	if (r == 0 && bytes > MAX_RAM)
 		r = error_set(err, EINVAL,
-			      "-m %s: that is more than the 64 GiB a 32-bit PC can address; the number is "
+			      "-m %s: that is more than the 64 GiB a 32-bit PC can address; the "
+			      "number is "
 			      "in MiB unless it has a suffix",
 			      arg);
 	o->ram_bytes = round_down(bytes, 4096);
@@ -65,8 +67,8 @@ static int parse_smp(struct options *o, const struct option_row *row, const char
 	    (r = opts_get_u64(&opts, "threads", &threads, err)) < 0 ||
 	    (r = opts_get_u64(&opts, "maxcpus", &maxcpus, err)) < 0 ||
 	    (r = opts_check_unused(&opts, "-smp",
-				   (const char *const[]){"cpus", "sockets", "dies", "cores", "threads",
-							 "maxcpus", NULL},
+				   (const char *const[]){"cpus", "sockets", "dies", "cores",
+							 "threads", "maxcpus", NULL},
 				   err)) < 0)
 		goto out;
 	uint64_t product = MAX_CPUS + 1;
@@ -75,13 +77,16 @@ static int parse_smp(struct options *o, const struct option_row *row, const char
 	if (!opts_has(&opts, "cpus"))
 		cpus = topology ? product : maxcpus ? maxcpus : 1;
 	if (cpus < 1 || cpus > MAX_CPUS)
-		r = error_set(err, EINVAL, "-smp %s: the number of CPUs must be 1 to %d", arg, MAX_CPUS);
+		r = error_set(err, EINVAL, "-smp %s: the number of CPUs must be 1 to %d", arg,
+			      MAX_CPUS);
 	else if (topology && product != cpus)
-		r = error_set(err, EINVAL, "-smp %s: the topology has %llu CPUs, but %llu are asked for", arg,
+		r = error_set(err, EINVAL,
+			      "-smp %s: the topology has %llu CPUs, but %llu are asked for", arg,
 			      (unsigned long long)product, (unsigned long long)cpus);
 	else if (maxcpus && maxcpus != cpus)
 		r = error_set(err, EINVAL,
-			      "-smp %s: CPUs cannot be plugged in later; maxcpus must equal cpus", arg);
+			      "-smp %s: CPUs cannot be plugged in later; maxcpus must equal cpus",
+			      arg);
 	o->cpus = (unsigned)cpus;
 out:
 	opts_free(&opts);
@@ -103,7 +108,8 @@ static int parse_cpu(struct options *o, const struct option_row *row, const char
 	return 0;
 }
 
-static int set_accel_property(struct options *o, const char *what, struct opts *opts, struct error *err)
+static int set_accel_property(struct options *o, const char *what, struct opts *opts,
+			      struct error *err)
 {
 	static const char *const modes[] = {"on", "off", "split", NULL};
 	int mode = 0;
@@ -115,7 +121,8 @@ static int set_accel_property(struct options *o, const char *what, struct opts *
 			return r;
 		if (given && mode == 2)
 			return error_set(err, EINVAL,
-					 "%s: kernel-irqchip=split is not supported; use on or off", what);
+					 "%s: kernel-irqchip=split is not supported; use on or off",
+					 what);
 		if (given)
 			o->kernel_irqchip = mode == 0;
 	}
@@ -139,26 +146,31 @@ static int parse_accel(struct options *o, const struct option_row *row, const ch
 	if ((r = set_accel_property(o, "-accel", opts, err)) < 0)
 		return r;
 	if (!strcmp(name, "soft") || !strcmp(name, "tcg")) {
-		/* The thread and cache-size choices of TCG have no counterpart that a guest could notice. */
+		/* The thread and cache-size choices of TCG have no counterpart that a guest could
+		 * notice. */
 		static const char *const threads[] = {"single", "multi", NULL};
 		int thread;
 		if ((r = opts_get_enum(opts, "thread", threads, &thread, err)) < 0)
 			return r;
 		if (opts_has(opts, "thread") && thread == 1)
-			return error_set(err, EINVAL,
-					 "-accel %s: the software CPU runs all processors on one thread; "
-					 "use thread=single",
-					 arg);
+			return error_set(
+				err, EINVAL,
+				"-accel %s: the software CPU runs all processors on one thread; "
+				"use thread=single",
+				arg);
 		bool jit = false;
 		bool given = opts_has(opts, "jit");
 		if ((r = opts_get_bool(opts, "jit", &jit, err)) < 0)
 			return r;
 		if (given && jit)
-			return error_set(err, EINVAL,
-					 "-accel %s: this build has the interpreter alone; use jit=off", arg);
+			return error_set(
+				err, EINVAL,
+				"-accel %s: this build has the interpreter alone; use jit=off",
+				arg);
 	}
 	return opts_check_unused(opts, "-accel",
-				 (const char *const[]){"kernel-irqchip", "thread", "jit", NULL}, err);
+				 (const char *const[]){"kernel-irqchip", "thread", "jit", NULL},
+				 err);
 }
 
 static int parse_enable_kvm(struct options *o, const struct option_row *row, const char *arg,
@@ -187,23 +199,24 @@ static int parse_machine(struct options *o, const struct option_row *row, const 
 		if (near && strcmp(near, "q35"))
 			return error_set(err, EINVAL, "-%s %s: unknown machine; did you mean '%s'?",
 					 row->name, arg, near);
-		return error_set(err, EINVAL, "-%s %s: unknown machine; the one there is: pc", row->name,
-				 arg);
+		return error_set(err, EINVAL, "-%s %s: unknown machine; the one there is: pc",
+				 row->name, arg);
 	}
 	const char *accel = opts_get(opts, "accel");
 	if (accel) {
 		/* A colon separates the choices in order of preference. */
 		char *copy = xstrdup(accel), *save = NULL;
-		for (char *name = strtok_r(copy, ":", &save); name; name = strtok_r(NULL, ":", &save))
+		for (char *name = strtok_r(copy, ":", &save); name;
+		     name = strtok_r(NULL, ":", &save))
 			if ((r = accel_add(o, name, err)) < 0)
 				return r;
 	}
 	if ((r = set_accel_property(o, "-machine", opts, err)) < 0 ||
 	    (r = opts_get_bool(opts, "acpi", &o->acpi, err)) < 0)
 		return r;
-	return opts_check_unused(opts, "-machine",
-				 (const char *const[]){"type", "accel", "kernel-irqchip", "acpi", NULL},
-				 err);
+	return opts_check_unused(
+		opts, "-machine",
+		(const char *const[]){"type", "accel", "kernel-irqchip", "acpi", NULL}, err);
 }
 
 static int parse_drive(struct options *o, const struct option_row *row, const char *arg,
@@ -263,23 +276,22 @@ static int parse_display(struct options *o, const struct option_row *row, const 
 	}
 	o->display = kind ? DISPLAY_SDL : DISPLAY_NONE;
 	if ((r = opts_get_bool(opts, "full-screen", &o->full_screen, err)) < 0 ||
-	    (r = opts_get_bool(opts, "show-cursor", &o->show_cursor, err)) < 0 ||
 	    (r = opts_get_bool(opts, "window-close", &window_close, err)) < 0 ||
 	    (r = opts_get_enum(opts, "grab-mod", grab_mods, &grab_mod, err)) < 0)
 		return r;
 	o->ignore_close = !window_close;
 	o->grab_mod = grab_mod;
-	return opts_check_unused(opts, "-display",
-				 (const char *const[]){"full-screen", "show-cursor", "window-close", "grab-mod",
-						       NULL},
-				 err);
+	return opts_check_unused(
+		opts, "-display",
+		(const char *const[]){"full-screen", "window-close", "grab-mod", NULL}, err);
 }
 
 static int parse_vga(struct options *o, const struct option_row *row, const char *arg,
 		     struct error *err)
 {
 	if (!strcmp(arg, "help")) {
-		puts("none                 no graphic card\nstd                  standard VGA (default)");
+		puts("none                 no graphic card\nstd                  standard VGA "
+		     "(default)");
 		return OPTIONS_DONE;
 	}
 	if (!strcmp(arg, "std"))
@@ -295,8 +307,9 @@ static int parse_nic_none(struct options *o, const struct option_row *row, const
 			  struct error *err)
 {
 	if (strcmp(arg, "none"))
-		return error_set(err, EINVAL, "-%s %s: this build has no network card; use -%s none",
-				 row->name, arg, row->name);
+		return error_set(err, EINVAL,
+				 "-%s %s: this build has no network card; use -%s none", row->name,
+				 arg, row->name);
 	return 0;
 }
 
@@ -306,7 +319,8 @@ static int parse_uuid(struct options *o, const struct option_row *row, const cha
 	static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
 	bool good = strlen(arg) == strlen(form);
 	for (size_t n = 0; good && form[n]; n++)
-		good = form[n] == '-' ? arg[n] == '-' : strchr("0123456789abcdefABCDEF", arg[n]) != NULL;
+		good = form[n] == '-' ? arg[n] == '-'
+				      : strchr("0123456789abcdefABCDEF", arg[n]) != NULL;
 	if (!good)
 		return error_set(err, EINVAL, "-uuid %s: it must look like %s", arg, form);
 	o->uuid = arg;
@@ -366,26 +380,26 @@ static int add_device(struct options *o, const struct option_row *row, const cha
 }
 
 /* Options that set one string, add to one list, or set one switch. */
-#define STRING_OPTION(function, member)                                                             \
-	static int function(struct options *o, const struct option_row *row, const char *arg,        \
-			    struct error *err)                                                       \
-	{                                                                                           \
-		o->member = arg;                                                                    \
-		return 0;                                                                           \
+#define STRING_OPTION(function, member)                                                            \
+	static int function(struct options *o, const struct option_row *row, const char *arg,      \
+			    struct error *err)                                                     \
+	{                                                                                          \
+		o->member = arg;                                                                   \
+		return 0;                                                                          \
 	}
-#define LIST_OPTION(function, member)                                                               \
-	static int function(struct options *o, const struct option_row *row, const char *arg,        \
-			    struct error *err)                                                       \
-	{                                                                                           \
-		arg_list_add(&o->member, arg);                                                      \
-		return 0;                                                                           \
+#define LIST_OPTION(function, member)                                                              \
+	static int function(struct options *o, const struct option_row *row, const char *arg,      \
+			    struct error *err)                                                     \
+	{                                                                                          \
+		arg_list_add(&o->member, arg);                                                     \
+		return 0;                                                                          \
 	}
-#define SWITCH_OPTION(function, member, value)                                                      \
-	static int function(struct options *o, const struct option_row *row, const char *arg,        \
-			    struct error *err)                                                       \
-	{                                                                                           \
-		o->member = value;                                                                  \
-		return 0;                                                                           \
+#define SWITCH_OPTION(function, member, value)                                                     \
+	static int function(struct options *o, const struct option_row *row, const char *arg,      \
+			    struct error *err)                                                     \
+	{                                                                                          \
+		o->member = value;                                                                 \
+		return 0;                                                                          \
 	}
 STRING_OPTION(set_kernel, kernel)
 STRING_OPTION(set_initrd, initrd)
@@ -422,9 +436,12 @@ const struct option_row option_table[] = {
 	 "The machine: pc. Properties: accel=kvm|soft (several with ':', the first that works),\n"
 	 "kernel-irqchip=on|off, acpi=on|off."},
 	{"accel", NULL, "kvm|soft|help", parse_accel, NULL,
-	 "What runs the guest's instructions. kvm: the kernel's virtual machines. soft (or tcg): the software\n"
-	 "CPU. help: what this host offers. Given more than once: the first that works. Without it, kvm if\n"
-	 "it can run a PC, else soft. kvm,kernel-irqchip=off uses minivm's own interrupt controllers."},
+	 "What runs the guest's instructions. kvm: the kernel's virtual machines. soft (or tcg): "
+	 "the software\n"
+	 "CPU. help: what this host offers. Given more than once: the first that works. Without "
+	 "it, kvm if\n"
+	 "it can run a PC, else soft. kvm,kernel-irqchip=off uses minivm's own interrupt "
+	 "controllers."},
 	{"enable-kvm", NULL, NULL, parse_enable_kvm, NULL, "The same as -accel kvm."},
 	{"m", NULL, "size", parse_memory, NULL,
 	 "Memory in MiB, or with suffix K, M or G (default 128 MiB, at most 64 GiB)."},
@@ -438,11 +455,13 @@ const struct option_row option_table[] = {
 	{"hdb", NULL, "file", parse_drive_short, NULL, "Primary slave."},
 	{"hdc", NULL, "file", parse_drive_short, NULL, "Secondary master (where -cdrom goes too)."},
 	{"hdd", NULL, "file", parse_drive_short, NULL, "Secondary slave."},
-	{"cdrom", NULL, "file", parse_drive_short, NULL, "CD-ROM image in the drive at the secondary master."},
+	{"cdrom", NULL, "file", parse_drive_short, NULL,
+	 "CD-ROM image in the drive at the secondary master."},
 	{"fda", NULL, "file", parse_drive_short, NULL, "Floppy image in drive A."},
 	{"fdb", NULL, "file", parse_drive_short, NULL, "Floppy image in drive B."},
 	{"drive", NULL, "property=value,...", parse_drive, NULL,
-	 "A drive: file=, if=ide|floppy|none, index=, bus=, unit=, media=disk|cdrom, format=, readonly=on,\n"
+	 "A drive: file=, if=ide|floppy|none, index=, bus=, unit=, media=disk|cdrom, format=, "
+	 "readonly=on,\n"
 	 "snapshot=on, cache=writeback|none|writethrough|directsync|unsafe, discard=ignore|unmap,\n"
 	 "id=, serial=, cyls=,heads=,secs=, file.locking=auto|on|off."},
 	{"snapshot", NULL, NULL, set_snapshot, NULL,
@@ -451,7 +470,8 @@ const struct option_row option_table[] = {
 	{"boot", NULL, "[order=]drives", add_boot, "Boot",
 	 "Boot order: a floppy, c disk, d CD-ROM, n network; order=,once=,menu=on,splash-time=ms,\n"
 	 "reboot-timeout=ms."},
-	{"kernel", NULL, "file", set_kernel, NULL, "Boots a Linux bzImage or a multiboot kernel directly."},
+	{"kernel", NULL, "file", set_kernel, NULL,
+	 "Boots a Linux bzImage or a multiboot kernel directly."},
 	{"initrd", NULL, "file", set_initrd, NULL,
 	 "Initial ramdisk; for multiboot \"file args,file2 args\" are the modules."},
 	{"append", NULL, "text", set_append, NULL, "The kernel's command line."},
@@ -461,7 +481,7 @@ const struct option_row option_table[] = {
 	{"nographic", NULL, NULL, set_nographic, "Display and consoles",
 	 "No window; serial port and monitor on the terminal (Ctrl-A h for help)."},
 	{"display", NULL, "sdl|none", parse_display, NULL,
-	 "A window, or none. sdl,full-screen=on,show-cursor=on,window-close=off,\n"
+	 "A window, or none. sdl,full-screen=on,window-close=off,\n"
 	 "grab-mod=lctrl-lalt|lshift-lctrl-lalt|rctrl."},
 	{"vga", NULL, "std|none", parse_vga, NULL, "The display adapter."},
 	{"full-screen", NULL, NULL, set_full_screen, NULL, "Starts in full screen."},
@@ -483,19 +503,25 @@ const struct option_row option_table[] = {
 	 "isa-debug-exit (iobase=,iosize=), isa-debugcon (iobase=,chardev=); help lists them."},
 	{"rtc", NULL, "base=,clock=", set_rtc, NULL,
 	 "The real-time clock: base=utc|localtime|YYYY-MM-DD[THH:MM:SS], clock=host|vm."},
-	{"nic", NULL, "none", parse_nic_none, NULL, "No network card (there is none in this version)."},
+	{"nic", NULL, "none", parse_nic_none, NULL,
+	 "No network card (there is none in this version)."},
 	{"net", NULL, "none", parse_nic_none, NULL, "The same."},
 	{"no-acpi", NULL, NULL, set_no_acpi, NULL, "No ACPI tables."},
 	{"nodefaults", NULL, NULL, set_nodefaults, NULL,
-	 "Only the drives, ports and consoles asked for; otherwise there is an empty floppy and CD drive,\n"
+	 "Only the drives, ports and consoles asked for; otherwise there is an empty floppy and CD "
+	 "drive,\n"
 	 "a serial and a parallel port."},
 
-	{"S", NULL, NULL, set_start_stopped, "Running", "Starts stopped; cont in the monitor goes on."},
+	{"S", NULL, NULL, set_start_stopped, "Running",
+	 "Starts stopped; cont in the monitor goes on."},
 	{"no-reboot", NULL, NULL, set_no_reboot, NULL, "Ends when the guest reboots."},
-	{"no-shutdown", NULL, NULL, set_no_shutdown, NULL, "Stops instead of ending when the guest powers off."},
+	{"no-shutdown", NULL, NULL, set_no_shutdown, NULL,
+	 "Stops instead of ending when the guest powers off."},
 	{"pidfile", NULL, "file", set_pidfile, NULL, "Writes the process id there."},
-	{"daemonize", NULL, NULL, set_daemonize, NULL, "Goes to the background once the machine is built."},
-	{"d", NULL, "category,...", parse_trace, NULL, "Traces to stderr; help lists the categories."},
+	{"daemonize", NULL, NULL, set_daemonize, NULL,
+	 "Goes to the background once the machine is built."},
+	{"d", NULL, "category,...", parse_trace, NULL,
+	 "Traces to stderr; help lists the categories."},
 	{"D", NULL, "file", parse_trace_file, NULL, "Traces to a file."},
 	{NULL, NULL, NULL, NULL, NULL, NULL},
 };

@@ -88,7 +88,8 @@ int options_parse(struct options *o, int argc, char **argv, struct error *err)
 		const char *value = NULL;
 		if (row->arg) {
 			if (n + 1 >= argc)
-				return error_set(err, EINVAL, "%s needs an argument: %s", arg, row->arg);
+				return error_set(err, EINVAL, "%s needs an argument: %s", arg,
+						 row->arg);
 			value = argv[++n];
 		}
 		int r = row->parse(o, row, value, err);
@@ -96,8 +97,9 @@ int options_parse(struct options *o, int argc, char **argv, struct error *err)
 			return r;
 	}
 	if (o->nographic && o->daemonize)
-		return error_set(err, EINVAL, "-nographic needs the terminal that -daemonize gives up; "
-					      "use -display none");
+		return error_set(err, EINVAL,
+				 "-nographic needs the terminal that -daemonize gives up; "
+				 "use -display none");
 	if (o->initrd && !o->kernel)
 		return error_set(err, EINVAL, "-initrd needs -kernel");
 	if (o->append && !o->kernel)
@@ -118,11 +120,13 @@ static int parse_slot(struct drive_option *d, const char *spec, struct error *er
 	    (r = opts_get_u64(&d->opts, "unit", &unit, err)) < 0)
 		return r;
 	if (has_index && (has_unit || has_bus))
-		return error_set(err, EINVAL, "%s %s: give either index= or bus=/unit=", d->option, spec);
+		return error_set(err, EINVAL, "%s %s: give either index= or bus=/unit=", d->option,
+				 spec);
 	if (index >= units * buses || bus >= buses || unit >= units)
 		return error_set(err, EINVAL, "%s %s: there is no such slot; %s", d->option, spec,
-				 d->interface == IF_IDE ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
-							: "there are floppy drives 0 and 1");
+				 d->interface == IF_IDE
+					 ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
+					 : "there are floppy drives 0 and 1");
 	d->index = has_index ? (int)index : has_unit || has_bus ? (int)(bus * units + unit) : -1;
 	return 0;
 }
@@ -147,7 +151,8 @@ int options_add_drive(struct options *o, const char *option, const char *spec, s
 		return r;
 	d.id = opts_get(&d.opts, "id");
 	if (interface == IF_NONE && !d.id)
-		return error_set(err, EINVAL, "%s %s: if=none needs id= for -device to name it", option, spec);
+		return error_set(err, EINVAL, "%s %s: if=none needs id= for -device to name it",
+				 option, spec);
 	o->drives = xrealloc(o->drives, (o->drive_count + 1) * sizeof(*o->drives));
 	o->drives[o->drive_count++] = d;
 	return 0;
@@ -162,7 +167,8 @@ void options_print_help(void)
 		if (row->section)
 			printf("\n%s\n", row->section);
 		snprintf(left, sizeof(left), "-%s%s%s%s%s", row->name, row->alias ? ", -" : "",
-			 row->alias ? row->alias : "", row->arg ? " " : "", row->arg ? row->arg : "");
+			 row->alias ? row->alias : "", row->arg ? " " : "",
+			 row->arg ? row->arg : "");
 		printf("  %-28s", left);
 		if (strlen(left) > 27)
 			printf("\n%30s", "");

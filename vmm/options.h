@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line: one table (option_table.c) from which the parser, `-h` and the man page are made, and the settings that
- * the machine is built from.
+ * The command line: one table (option_table.c) from which the parser, `-h` and the man page are
+ * made, and the settings that the machine is built from.
  */
 #ifndef VMM_OPTIONS_H
 #define VMM_OPTIONS_H
@@ -25,11 +25,11 @@ enum drive_interface { IF_IDE, IF_FLOPPY, IF_NONE };
 /* One -drive, -hda, -cdrom, -fda ... */
 struct drive_option {
 	enum drive_interface interface;
-	int index;              /* IDE: bus * 2 + unit; floppy: unit; -1: the next free one */
+	int index; /* IDE: bus * 2 + unit; floppy: unit; -1: the next free one */
 	bool cdrom;
-	const char *option;     /* "-hda", "-drive": for messages */
-	const char *id;         /* owned by opts, or NULL */
-	struct opts opts;       /* what is left for the block layer, and owner of the strings */
+	const char *option; /* "-hda", "-drive": for messages */
+	const char *id;     /* owned by opts, or NULL */
+	struct opts opts;   /* what is left for the block layer, and owner of the strings */
 };
 
 enum display_kind { DISPLAY_DEFAULT, DISPLAY_NONE, DISPLAY_SDL };
@@ -37,26 +37,26 @@ enum display_kind { DISPLAY_DEFAULT, DISPLAY_NONE, DISPLAY_SDL };
 struct options {
 	uint64_t ram_bytes;
 	unsigned cpus;
-	const char *cpu;               /* NULL: the engine's default */
-	struct arg_list accel;         /* in order of preference; empty: automatic */
+	const char *cpu;       /* NULL: the engine's default */
+	struct arg_list accel; /* in order of preference; empty: automatic */
 	bool kernel_irqchip;
-	const char *soft_options;      /* "jit=off,..." of -accel soft */
+	const char *soft_options; /* "jit=off,..." of -accel soft */
 
 	struct drive_option *drives;
 	size_t drive_count;
 	bool snapshot;
-	bool no_default_drives;        /* -nodefaults */
+	bool no_default_drives; /* -nodefaults */
 
-	struct arg_list boot;          /* each -boot argument */
+	struct arg_list boot; /* each -boot argument */
 	const char *kernel, *initrd, *append;
 	const char *bios;
-	struct arg_list data_dirs;     /* -L */
+	struct arg_list data_dirs; /* -L */
 
 	struct arg_list serial, parallel, debugcon, monitor, qmp, chardev, mon, device;
 	bool nographic;
 	enum display_kind display;
 	bool full_screen;
-	bool show_cursor, ignore_close;
+	bool ignore_close;
 	enum sdl_grab_mod grab_mod;
 	bool vga;
 	const char *rtc;
@@ -76,8 +76,8 @@ enum options_result {
 };
 
 /*
- * Parses argv into `o` (which must be zeroed). Strings point into argv or are never freed. Returns enum
- * options_result, or -EINVAL with a sentence.
+ * Parses argv into `o` (which must be zeroed). Strings point into argv or are never freed. Returns
+ * enum options_result, or -EINVAL with a sentence.
  */
 int options_parse(struct options *o, int argc, char **argv, struct error *err);
 
@@ -87,12 +87,13 @@ void arg_list_add(struct arg_list *list, const char *arg);
 
 /* One row of the table. */
 struct option_row {
-	const char *name;       /* without the dash: "m", "hda" */
-	const char *alias;      /* another spelling, or NULL */
-	const char *arg;        /* "size", or NULL if it takes none */
-	int (*parse)(struct options *o, const struct option_row *row, const char *arg, struct error *err);
-	const char *section;    /* heading, on the first row of a section */
-	const char *help;       /* sentences; lines separated by \n */
+	const char *name;  /* without the dash: "m", "hda" */
+	const char *alias; /* another spelling, or NULL */
+	const char *arg;   /* "size", or NULL if it takes none */
+	int (*parse)(struct options *o, const struct option_row *row, const char *arg,
+		     struct error *err);
+	const char *section; /* heading, on the first row of a section */
+	const char *help;    /* sentences; lines separated by \n */
 };
 extern const struct option_row option_table[];
 /* `-h`: the table as text. */

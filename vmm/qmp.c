@@ -3,12 +3,14 @@
  * QMP server (QEMU docs/interop/qmp-spec): a greeting, capability negotiation, then commands
  *
  *   {"execute": NAME, "arguments": {...}, "id": ANY}  ->  {"return": VALUE, "id": ANY}
- *                                                     or  {"error": {"class": C, "desc": TEXT}, "id": ANY}
+ *                                                     or  {"error": {"class": C, "desc": TEXT},
+ * "id": ANY}
  *
  * and events in between. Commands run in the order received, each to its end, on the loop's thread.
  *
- * The peer is trusted as little as any input: its nesting and size are bounded, and every argument is checked against the
- * command's table of arguments (name, type, optional) before the command runs.
+ * The peer is trusted as little as any input: its nesting and size are bounded, and every argument
+ * is checked against the command's table of arguments (name, type, optional) before the command
+ * runs.
  */
 #include "vmm/qmp.h"
 #include "core/chardev.h"
@@ -47,7 +49,8 @@ struct qmp {
 /* Sends and releases an object. */
 static void send_object(struct qmp *q, struct json_object *object)
 {
-	int flags = q->pretty ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED : JSON_C_TO_STRING_SPACED;
+	int flags = q->pretty ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED
+			      : JSON_C_TO_STRING_SPACED;
 	flags |= JSON_C_TO_STRING_NOSLASHESCAPE;
 	size_t len;
 	const char *text = json_object_to_json_string_length(object, flags, &len);
@@ -83,12 +86,13 @@ static void send_greeting(struct qmp *q)
 
 /* ---- Events ---- */
 
-static void send_event(void *opaque, enum machine_event event, enum run_cause cause, const char *drive_id,
-		       bool tray_open)
+static void send_event(void *opaque, enum machine_event event, enum run_cause cause,
+		       const char *drive_id, bool tray_open)
 {
 	static const char *const names[] = {
-		[EVENT_SHUTDOWN] = "SHUTDOWN", [EVENT_RESET] = "RESET",         [EVENT_STOP] = "STOP",
-		[EVENT_RESUME] = "RESUME",     [EVENT_POWERDOWN] = "POWERDOWN", [EVENT_TRAY_MOVED] = "DEVICE_TRAY_MOVED",
+		[EVENT_SHUTDOWN] = "SHUTDOWN",   [EVENT_RESET] = "RESET",
+		[EVENT_STOP] = "STOP",           [EVENT_RESUME] = "RESUME",
+		[EVENT_POWERDOWN] = "POWERDOWN", [EVENT_TRAY_MOVED] = "DEVICE_TRAY_MOVED",
 	};
 	struct qmp *q = opaque;
 	if (!q->negotiated || !chardev_connected(q->chr))
@@ -105,7 +109,8 @@ static void send_event(void *opaque, enum machine_event event, enum run_cause ca
 		data = json_object_new_object();
 		bool guest = cause == CAUSE_GUEST_RESET || cause == CAUSE_GUEST_SHUTDOWN;
 		json_object_object_add(data, "guest", json_object_new_boolean(guest));
-		json_object_object_add(data, "reason", json_object_new_string(run_cause_name(cause)));
+		json_object_object_add(data, "reason",
+				       json_object_new_string(run_cause_name(cause)));
 	} else if (event == EVENT_TRAY_MOVED) {
 		data = json_object_new_object();
 		json_object_object_add(data, "device", json_object_new_string(drive_id));
@@ -161,14 +166,16 @@ static const char *type_name(enum json_type type)
 	}
 }
 
-static int check_arguments(const struct qmp_argument *known, struct json_object *args, struct error *err)
+static int check_arguments(const struct qmp_argument *known, struct json_object *args,
+			   struct error *err)
 {
 	for (const struct qmp_argument *a = known; a->name; a++) {
 		struct json_object *value = argument(args, a->name);
 		if (!value && !a->optional)
 			return error_set(err, EINVAL, "Parameter '%s' is missing", a->name);
 		if (value && !json_object_is_type(value, a->type))
-			return error_set(err, EINVAL, "Invalid parameter type for '%s', expected: %s", a->name,
+			return error_set(err, EINVAL,
+					 "Invalid parameter type for '%s', expected: %s", a->name,
 					 type_name(a->type));
 	}
 	if (!args)
@@ -185,9 +192,11 @@ static int check_arguments(const struct qmp_argument *known, struct json_object 
 	return 0;
 }
 
-/* ---- Commands: each returns the value for "return" (NULL: an empty object) or sets the error ---- */
+/* ---- Commands: each returns the value for "return" (NULL: an empty object) or sets the error ----
+ */
 
-static struct json_object *do_capabilities(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_capabilities(struct qmp *q, struct json_object *args,
+					   struct error *err)
 {
 	struct json_object *enable = argument(args, "enable");
 	if (enable && json_object_array_length(enable))
@@ -197,12 +206,14 @@ static struct json_object *do_capabilities(struct qmp *q, struct json_object *ar
 	return NULL;
 }
 
-static struct json_object *do_query_status(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_query_status(struct qmp *q, struct json_object *args,
+					   struct error *err)
 {
 	return query_status(q->m);
 }
 
-static struct json_object *do_query_version(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_query_version(struct qmp *q, struct json_object *args,
+					    struct error *err)
 {
 	return query_version();
 }
@@ -222,12 +233,14 @@ static struct json_object *do_query_kvm(struct qmp *q, struct json_object *args,
 	return query_kvm(q->m);
 }
 
-static struct json_object *do_query_block(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_query_block(struct qmp *q, struct json_object *args,
+					  struct error *err)
 {
 	return query_block(q->m);
 }
 
-static struct json_object *do_query_chardev(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_query_chardev(struct qmp *q, struct json_object *args,
+					    struct error *err)
 {
 	return query_chardev(q->m);
 }
@@ -271,13 +284,17 @@ static struct json_object *do_quit(struct qmp *q, struct json_object *args, stru
 static int parse_key(struct json_object *key, uint8_t *out, struct error *err)
 {
 	struct json_object *type = NULL, *data = NULL;
-	if (!json_object_is_type(key, json_type_object) || !json_object_object_get_ex(key, "type", &type) ||
+	if (!json_object_is_type(key, json_type_object) ||
+	    !json_object_object_get_ex(key, "type", &type) ||
 	    !json_object_object_get_ex(key, "data", &data))
-		return error_set(err, EINVAL, "a key must be {\"type\": \"qcode\", \"data\": NAME}");
+		return error_set(err, EINVAL,
+				 "a key must be {\"type\": \"qcode\", \"data\": NAME}");
 	int code = -1;
-	if (!strcmp(json_object_get_string(type), "qcode") && json_object_is_type(data, json_type_string))
+	if (!strcmp(json_object_get_string(type), "qcode") &&
+	    json_object_is_type(data, json_type_string))
 		code = key_from_name(json_object_get_string(data));
-	else if (!strcmp(json_object_get_string(type), "number") && json_object_is_type(data, json_type_int))
+	else if (!strcmp(json_object_get_string(type), "number") &&
+		 json_object_is_type(data, json_type_int))
 		code = json_object_get_int(data);
 	if (code < 1 || code > 0xFF)
 		return error_set(err, EINVAL, "Parameter 'data' does not accept value '%s'",
@@ -320,7 +337,8 @@ static struct json_object *do_pmemsave(struct qmp *q, struct json_object *args, 
 	if (addr < 0 || size < 0 || !range_in((uint64_t)addr, (uint64_t)size, UINT64_C(1) << 40))
 		error_set(err, EINVAL, "the range must lie below 1 TiB");
 	else
-		command_pmemsave(q->m, (uint64_t)addr, (uint64_t)size, string_argument(args, "filename"), err);
+		command_pmemsave(q->m, (uint64_t)addr, (uint64_t)size,
+				 string_argument(args, "filename"), err);
 	return NULL;
 }
 
@@ -355,16 +373,19 @@ static struct json_object *do_eject(struct qmp *q, struct json_object *args, str
 	return NULL;
 }
 
-static struct json_object *do_change_medium(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_change_medium(struct qmp *q, struct json_object *args,
+					    struct error *err)
 {
 	const char *id = drive_argument(args, err);
 	if (id)
-		command_change(q->m, id, string_argument(args, "filename"), string_argument(args, "format"),
+		command_change(q->m, id, string_argument(args, "filename"),
+			       string_argument(args, "format"),
 			       string_argument(args, "read-only-mode"), err);
 	return NULL;
 }
 
-static struct json_object *do_human_command(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_human_command(struct qmp *q, struct json_object *args,
+					    struct error *err)
 {
 	struct strbuf out = STRBUF_INIT;
 	monitor_run(q->m, &q->current_cpu, string_argument(args, "command-line"), &out);
@@ -380,7 +401,8 @@ static struct json_object *do_nmi(struct qmp *q, struct json_object *args, struc
 	return NULL;
 }
 
-static struct json_object *do_query_commands(struct qmp *q, struct json_object *args, struct error *err);
+static struct json_object *do_query_commands(struct qmp *q, struct json_object *args,
+					     struct error *err);
 
 struct qmp_command {
 	const char *name;
@@ -405,13 +427,17 @@ static const struct qmp_command commands[] = {
 	{"system_powerdown", do_powerdown, {{0}}},
 	{"quit", do_quit, {{0}}},
 	{"inject-nmi", do_nmi, {{0}}},
-	{"send-key", do_send_key, {{"keys", json_type_array, false}, {"hold-time", json_type_int, true}}},
+	{"send-key",
+	 do_send_key,
+	 {{"keys", json_type_array, false}, {"hold-time", json_type_int, true}}},
 	{"screendump",
 	 do_screendump,
 	 {{"filename", json_type_string, false}, {"format", json_type_string, true}}},
 	{"pmemsave",
 	 do_pmemsave,
-	 {{"val", json_type_int, false}, {"size", json_type_int, false}, {"filename", json_type_string, false}}},
+	 {{"val", json_type_int, false},
+	  {"size", json_type_int, false},
+	  {"filename", json_type_string, false}}},
 	{"memsave",
 	 do_memsave,
 	 {{"val", json_type_int, false},
@@ -420,7 +446,9 @@ static const struct qmp_command commands[] = {
 	  {"cpu-index", json_type_int, true}}},
 	{"eject",
 	 do_eject,
-	 {{"device", json_type_string, true}, {"id", json_type_string, true}, {"force", json_type_boolean, true}}},
+	 {{"device", json_type_string, true},
+	  {"id", json_type_string, true},
+	  {"force", json_type_boolean, true}}},
 	{"blockdev-change-medium",
 	 do_change_medium,
 	 {{"device", json_type_string, true},
@@ -434,7 +462,8 @@ static const struct qmp_command commands[] = {
 	 {{"command-line", json_type_string, false}, {"cpu-index", json_type_int, true}}},
 };
 
-static struct json_object *do_query_commands(struct qmp *q, struct json_object *args, struct error *err)
+static struct json_object *do_query_commands(struct qmp *q, struct json_object *args,
+					     struct error *err)
 {
 	struct json_object *list = json_object_new_array();
 	for (size_t n = 0; n < ARRAY_SIZE(commands); n++) {
@@ -455,7 +484,8 @@ static const struct qmp_command *find_command(const char *name)
 	return NULL;
 }
 
-static void run_command(struct qmp *q, const char *name, struct json_object *args, struct json_object *id)
+static void run_command(struct qmp *q, const char *name, struct json_object *args,
+			struct json_object *id)
 {
 	struct error err = ERROR_INIT;
 	const struct qmp_command *command = find_command(name);
@@ -539,7 +569,8 @@ static void qmp_receive(void *opaque, const uint8_t *buf, size_t len)
 			len--;
 			continue;
 		}
-		struct json_object *message = json_tokener_parse_ex(q->tokener, (const char *)buf, (int)len);
+		struct json_object *message =
+			json_tokener_parse_ex(q->tokener, (const char *)buf, (int)len);
 		enum json_tokener_error state = json_tokener_get_error(q->tokener);
 		if (state == json_tokener_continue) {
 			q->message_bytes += len;

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Clients of QMP decide by this number what they may use; it is the version of QEMU whose protocol we follow. The package
- * string says who really answers. */
+/* Clients of QMP decide by this number what they may use; it is the version of QEMU whose protocol
+ * we follow. The package string says who really answers. */
 enum { QMP_MAJOR = 7, QMP_MINOR = 2, QMP_MICRO = 0 };
 
 static void add_string(struct json_object *o, const char *key, const char *value)
@@ -56,7 +56,8 @@ struct json_object *query_name(struct machine *m)
 struct json_object *query_uuid(struct machine *m)
 {
 	struct json_object *uuid = json_object_new_object();
-	add_string(uuid, "UUID", m->options->uuid ? m->options->uuid : "00000000-0000-0000-0000-000000000000");
+	add_string(uuid, "UUID",
+		   m->options->uuid ? m->options->uuid : "00000000-0000-0000-0000-000000000000");
 	return uuid;
 }
 
@@ -77,7 +78,8 @@ static struct json_object *describe_drive(struct drive *drive)
 	add_bool(o, "removable", removable);
 	add_bool(o, "locked", false);
 	if (drive_inserted(drive)) {
-		struct json_object *inserted = json_object_new_object(), *image = json_object_new_object();
+		struct json_object *inserted = json_object_new_object(),
+				   *image = json_object_new_object();
 		add_string(inserted, "file", drive_file(drive));
 		add_string(inserted, "drv", drive_format(drive));
 		add_bool(inserted, "ro", !drive_writable(drive));

@@ -2,14 +2,15 @@
 /*
  * The machine's life: running, stopped, reset, ended.
  *
- * Devices and vCPUs ask for a reset or the end at any moment, on any thread; the request is noted and the loop carries it out
- * with all vCPUs paused. The virtual clock runs only while the vCPUs do.
+ * Devices and vCPUs ask for a reset or the end at any moment, on any thread; the request is noted
+ * and the loop carries it out with all vCPUs paused. The virtual clock runs only while the vCPUs
+ * do.
  */
 #include "core/state.h"
+#include "devices/piix4_pm.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "vmm/machine.h"
-#include "devices/piix4_pm.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,12 +33,9 @@ const char *run_state_name(enum run_state state)
 const char *run_cause_name(enum run_cause cause)
 {
 	static const char *const names[] = {
-		[CAUSE_HOST_QUIT] = "host-qmp-quit",
-		[CAUSE_HOST_RESET] = "host-qmp-system-reset",
-		[CAUSE_HOST_SIGNAL] = "host-signal",
-		[CAUSE_HOST_UI] = "host-ui",
-		[CAUSE_HOST_ERROR] = "host-error",
-		[CAUSE_GUEST_SHUTDOWN] = "guest-shutdown",
+		[CAUSE_HOST_QUIT] = "host-qmp-quit", [CAUSE_HOST_RESET] = "host-qmp-system-reset",
+		[CAUSE_HOST_SIGNAL] = "host-signal", [CAUSE_HOST_UI] = "host-ui",
+		[CAUSE_HOST_ERROR] = "host-error",   [CAUSE_GUEST_SHUTDOWN] = "guest-shutdown",
 		[CAUSE_GUEST_RESET] = "guest-reset",
 	};
 	return names[cause];
@@ -53,8 +51,8 @@ void machine_remove_listener(struct machine_listener *listener)
 	list_remove(&listener->link);
 }
 
-void machine_emit(struct machine *m, enum machine_event event, enum run_cause cause, const char *drive_id,
-		  bool tray_open)
+void machine_emit(struct machine *m, enum machine_event event, enum run_cause cause,
+		  const char *drive_id, bool tray_open)
 {
 	struct list *it, *next;
 	list_for_each_safe(it, next, &m->listeners)
@@ -115,7 +113,8 @@ int machine_cont(struct machine *m, struct error *err)
 	if (m->state == RUN_RUNNING)
 		return 0;
 	if (m->state == RUN_INTERNAL_ERROR)
-		return error_set(err, EPERM, "the machine stopped on an internal error; system_reset first");
+		return error_set(err, EPERM,
+				 "the machine stopped on an internal error; system_reset first");
 	if (m->state == RUN_SHUTDOWN)
 		return error_set(err, EPERM, "the guest has powered off; system_reset first");
 	set_running(m);
@@ -142,7 +141,9 @@ static void end(struct machine *m, enum run_cause cause)
 	m->quitting = true;
 	if (m->state == RUN_RUNNING)
 		halt_vcpus(m);
-	m->state = guest_caused(cause) ? RUN_SHUTDOWN : m->state == RUN_RUNNING ? RUN_PAUSED : m->state;
+	m->state = guest_caused(cause)       ? RUN_SHUTDOWN
+		   : m->state == RUN_RUNNING ? RUN_PAUSED
+					     : m->state;
 	drain_drives(m);
 	loop_quit(m->loop);
 }
@@ -275,8 +276,7 @@ void machine_engine_event(void *opaque, unsigned cpu, enum engine_event event, c
 		snprintf(m->internal_error, sizeof(m->internal_error), "%s", detail);
 		loop_call_schedule(m->loop, &m->request);
 		break;
-	case ENGINE_BREAKPOINT:
-		break;
+	case ENGINE_BREAKPOINT: break;
 	}
 }
 

@@ -10,8 +10,8 @@ static void closed(void *opaque)
 	machine_request_quit(opaque, 0, CAUSE_HOST_UI);
 }
 
-static void show_stopped(void *opaque, enum machine_event event, enum run_cause cause, const char *drive_id,
-			 bool tray_open)
+static void show_stopped(void *opaque, enum machine_event event, enum run_cause cause,
+			 const char *drive_id, bool tray_open)
 {
 	struct machine *m = opaque;
 	(void)cause;
@@ -27,14 +27,14 @@ int window_open(struct machine *m, struct error *err)
 	if (o->nographic || o->display == DISPLAY_NONE || !m->display)
 		return 0;
 	if (o->display == DISPLAY_DEFAULT && !sdl_ui_possible()) {
-		warn("no screen to open a window on; running without one (-nographic puts the serial console here)");
+		warn("no screen to open a window on; running without one (-nographic puts the "
+		     "serial console here)");
 		return 0;
 	}
 	const struct sdl_config config = {
 		.name = o->name,
 		.full_screen = o->full_screen,
 		.grab_mod = o->grab_mod,
-		.show_cursor = o->show_cursor,
 		.ignore_close = o->ignore_close,
 		.quit = closed,
 		.opaque = m,
