@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the KVM engine share. linux/kvm.h is included here and nowhere else. */
+#ifndef VMM_KVM_INTERNAL_H
+#define VMM_KVM_INTERNAL_H
+
+#include "core/memory.h"
+#include "vmm/engine.h"
+#include <linux/kvm.h>
+#include <pthread.h>
+
+enum {
+	KVM_MSRS_MAX = 64,
+	KVM_SLOTS_MAX = 128,
+	KVM_ISA_IRQS = 16,
+	KVM_IOAPIC_PINS = 24,
+};
+
+/* Page addresses that KVM needs for itself below 4 GiB; the firmware's memory map reserves them. */
+#define KVM_IDENTITY_MAP_ADDR UINT64_C(0xfeffc000)
+#define KVM_TSS_ADDR          UINT64_C(0xfeffd000)
+
+/* A memory slot as KVM knows it; size 0: free. */
+struct kvm_slot {
+	uint64_t gpa, size;
+	uint8_t *host;
+	struct mem_region *region;
+	uint64_t offset; /* in the region */
+	uint32_t flags;
+};
+
+/* A range for which KVM queues writes. */
+struct kvm_coalesced {
+	uint64_t gpa, size;
+};
+
+struct kvm_vcpu {
+	struct kvm_engine *k;
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+	bool has_thread;
+
+	/* Guarded by k->mutex. */
+	bool waiting;   /* parked, not inside KVM_RUN nor in an exit's handler */
+	bool intr;      /* the INTR input, from our models */
+	bool nmi, init; /* requests */
+	bool sipi;
+	uint8_t sipi_vector;
+	bool stuck;       /* after an internal error, until its state is set again */
+	uint8_t activity; /* enum cpu_activity; KVM keeps HALTED and WAIT_SIPI with its own chips */
+	uint32_t intr_seen; /* counts interrupts injected */
+
+	bool access_open;   /* its own thread's: the last exit's access is not yet finished */
+	uint64_t apic_base; /* as last reported to the machine */
+	uint64_t exits[64]; /* by reason, for describe() */
+};
+
+/* The power-on state of the in-kernel chips, read back right after they were made. */
+struct kvm_chips {
+	struct kvm_irqchip pic_master, pic_slave, ioapic;
+	struct kvm_pit_state2 pit;
+};
+
+struct kvm_engine {
+	struct engine base;
+	int kvm_fd, vm_fd;
+	size_t run_size;
+	bool irqchip;
+	bool readonly_slots, vcpu_events, debugregs, kvmclock_ctrl, adjust_clock;
+
+	/* MSRs that state transfer covers: those KVM lists and lets be read. */
+	uint32_t msr[KVM_MSRS_MAX];
+	unsigned msrs;
+	bool msr_unsettable[KVM_MSRS_MAX];
+
+	struct kvm_slot slot[KVM_SLOTS_MAX];
+	struct kvm_coalesced zone[KVM_SLOTS_MAX];
+	unsigned zones;
+	struct kvm_coalesced_mmio_ring *ring;
+	unsigned ring_page;
+	struct mem_listener listener;
+	bool slot_error_told;
+
+	struct kvm_chips chips;
+	struct kvm_lapic_state *lapic; /* one a CPU, power-on */
+	struct kvm_clock_data clock;
+	struct kvm_pit_state2 paused_pit;
+	bool clock_saved;
+
+	pthread_mutex_t mutex;
+	pthread_cond_t wake;  /* vCPU threads wait here */
+	pthread_cond_t quiet; /* pause() waits here */
+	bool paused, stopping;
+	bool sync_ready; /* mutex and conditions exist */
+
+	unsigned cpus; /* created so far */
+	struct kvm_vcpu *vcpu;
+};
+
+/* ioctl() that goes on after EINTR; -errno or its value. */
+int kvm_ioctl(int fd, unsigned long request, void *arg);
+int kvm_ioctl_value(int fd, unsigned long request, unsigned long arg);
+
+/* kvm_memory.c */
+int kvm_memory_init(struct kvm_engine *k, struct error *err);
+void kvm_memory_fini(struct kvm_engine *k);
+/* Hands queued writes to the devices. Lock held. */
+void kvm_flush_coalesced(struct kvm_engine *k);
+
+/* kvm_cpuid.c */
+int kvm_set_cpuid(struct kvm_engine *k, struct kvm_vcpu *v, struct error *err);
+
+/* kvm_state.c */
+void kvm_msrs_init(struct kvm_engine *k);
+int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct error *err);
+int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct error *err);
+/* INIT and SIPI for a CPU whose local APIC is ours. */
+void kvm_cpu_init(struct kvm_vcpu *v);
+void kvm_cpu_sipi(struct kvm_vcpu *v, uint8_t vector);
+
+/* kvm_irqchip.c */
+int kvm_irqchip_create(struct kvm_engine *k, struct error *err);
+/* After the vCPUs exist: remembers the power-on state. */
+int kvm_irqchip_snapshot(struct kvm_engine *k, struct error *err);
+void kvm_irqchip_reset(struct engine *e);
+void kvm_irqchip_set_gsi(void *engine, int gsi, bool level);
+/* The kernel's clocks stand still between these. */
+void kvm_clocks_stop(struct kvm_engine *k);
+void kvm_clocks_start(struct kvm_engine *k);
+
+/* kvm_exit.c */
+/* Deals with what KVM_RUN came back for; `rc` is its result. */
+void kvm_handle_exit(struct kvm_vcpu *v, int rc);
+/* A report of everything known about a vCPU that cannot go on. */
+void kvm_report(struct kvm_vcpu *v, const char *what, struct strbuf *out);
+const char *kvm_exit_name(unsigned reason);
+
+#endif
