@@ -24,9 +24,10 @@ CFLAGS   += -std=gnu11 $(OPT) $(SANFLAGS) -Wall -Wextra -Werror -Wmissing-protot
 LDFLAGS  += $(SANFLAGS) -pthread
 LDLIBS   += -lz -lm
 
+# Only SDL2's headers: ui/sdl_lib.c loads the library when a window is opened (-ldl: glibc before 2.34).
 ifeq ($(call have,sdl2),1)
 CPPFLAGS += -DHAVE_SDL2 $(shell $(PKG_CONFIG) --cflags sdl2)
-SDL_LIBS := $(shell $(PKG_CONFIG) --libs sdl2)
+SDL_LIBS := -ldl
 endif
 ifeq ($(call have,libpng),1)
 CPPFLAGS += -DHAVE_PNG $(shell $(PKG_CONFIG) --cflags libpng)
@@ -128,6 +129,14 @@ format:
 	clang-format -i $(FORMATTED)
 format-check:
 	clang-format --dry-run -Werror $(FORMATTED)
+
+# Guest instructions a second on the software CPU.
+$(BUILD)/bench/cpu_speed: $(BUILD)/bench/cpu_speed.o $(foreach m,cpu core lib,$(BUILD)/lib$(m).a)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+bench-cpu: $(BUILD)/bench/cpu_speed
+	@$<
+.PHONY: bench-cpu
 
 clean:
 	rm -rf build build-san
