@@ -207,6 +207,11 @@ static bool find_feature(const char *typed, unsigned *word, uint32_t *bit)
 	return false;
 }
 
+const char *cpu_feature_name(unsigned word, unsigned bit)
+{
+	return word < FEATURE_WORDS && bit < 32 ? feature_names[word][bit] : NULL;
+}
+
 static bool word_in(const char *word, const char *const *list)
 {
 	for (; *list; list++) {

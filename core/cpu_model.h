@@ -64,6 +64,8 @@ enum {
 
 /* Parses a `-cpu` argument. -EINVAL with the list of models or the nearest feature name. */
 int cpu_model_parse(const char *spec, struct cpu_model *model, struct error *err);
+/* Name of bit `bit` of the feature word `word` (as in plus and minus), or NULL. */
+const char *cpu_feature_name(unsigned word, unsigned bit);
 /* Prints models and features (`-cpu help`). */
 void cpu_model_help(void);
 /* CPUID.1:EAX of the model: also EDX at reset. */

@@ -6,6 +6,8 @@
  */
 #include "cpu/internal.h"
 
+#define EXTENDED_FEATURES UINT32_C(0x80000001)
+
 enum {
 	APIC_GLOBAL_ENABLE = 1 << 11,
 	MISC_ENABLE_LIMIT_CPUID = 1 << 22,
@@ -28,4 +30,14 @@ void op_cpuid(struct soft_cpu *c, const struct insn *i)
 	c->gpr[R_EBX] = out.ebx;
 	c->gpr[R_ECX] = out.ecx;
 	c->gpr[R_EDX] = out.edx;
+}
+
+void soft_cpu_missing_features(const struct soft_cpu *c, uint32_t missing[4])
+{
+	struct cpuid_leaf basic, extended;
+	cpuid_lookup(c->leaves, c->leaf_count, 1, 0, &basic);
+	cpuid_lookup(c->leaves, c->leaf_count, EXTENDED_FEATURES, 0, &extended);
+	const uint32_t have[4] = {basic.edx, basic.ecx, extended.edx, extended.ecx};
+	for (unsigned n = 0; n < 4; n++)
+		missing[n] = c->config.model->plus[n] & ~have[n];
 }

@@ -58,6 +58,8 @@ enum soft_exit {
  * memory. */
 struct soft_cpu *soft_cpu_new(const struct soft_cpu_config *config, struct error *err);
 void soft_cpu_free(struct soft_cpu *cpu);
+/* Features that the user asked for (the model's plus[]) and this CPU does not have. */
+void soft_cpu_missing_features(const struct soft_cpu *cpu, uint32_t missing[4]);
 
 /* Runs until something of enum soft_exit; `budget` is in instructions and may be overrun by one
  * block. The return is always between instructions. */

@@ -412,6 +412,17 @@ static int check_options(const char *options, struct error *err)
 	return r;
 }
 
+static void warn_of_missing_features(const struct soft_cpu *cpu)
+{
+	uint32_t missing[4];
+	soft_cpu_missing_features(cpu, missing);
+	for (unsigned n = 0; n < 4 * 32; n++) {
+		if (missing[n / 32] >> n % 32 & 1)
+			warn("the software CPU has no '%s'; -cpu +%s is left out",
+			     cpu_feature_name(n / 32, n % 32), cpu_feature_name(n / 32, n % 32));
+	}
+}
+
 struct engine *engine_new_soft(const struct engine_config *config, const char *options,
 			       struct error *err)
 {
@@ -449,6 +460,8 @@ struct engine *engine_new_soft(const struct engine_config *config, const char *o
 		}
 		s->base.config.cpus++;
 	}
+	if (config->cpus)
+		warn_of_missing_features(s->vcpu[0].cpu);
 	s->listener = (struct mem_listener){
 		.view_changed = flush_tlbs,
 		.dirty_cleared = dirty_cleared,
