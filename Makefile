@@ -37,6 +37,10 @@ ifeq ($(call have,json-c),1)
 CPPFLAGS += -DHAVE_JSONC $(shell $(PKG_CONFIG) --cflags json-c)
 LDLIBS   += $(shell $(PKG_CONFIG) --libs json-c)
 endif
+ifeq ($(call have,libzstd),1)
+CPPFLAGS += -DHAVE_ZSTD $(shell $(PKG_CONFIG) --cflags libzstd)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs libzstd)
+endif
 
 # One archive a folder, in the order in which they may use each other (docs/architecture.md).
 MODULES := vmm ui bios devices cpu block core lib

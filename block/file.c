@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Files and block devices as images lie in them (file.h).
+ *
+ * With O_DIRECT the kernel wants address, offset and length aligned. Transfers that are go straight
+ * through; all others go through an aligned buffer, a write that covers a block in part reading it
+ * first. Such a read-modify-write excludes every other write to the file for its time, so that it
+ * puts back nothing stale.
+ */
+#include "block/file.h"
+#include "block/image.h"
+#include "block/iov.h"
+#include "lib/bytes.h"
+#include "lib/log.h"
+#include "lib/text.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+	DIRECT_ALIGN = 4096,       /* satisfies 512-byte and 4-KiB sectors alike */
+	BOUNCE_SIZE = 1024 * 1024, /* a longer transfer goes in pieces */
+	IOV_PIECE = 64,            /* entries handed to the kernel at once */
+};
+
+struct file_layer {
+	int fd;
+	unsigned flags;
+	bool direct;
+	bool device;
+	dev_t dev;
+	ino_t ino;
+	pthread_rwlock_t rmw; /* O_DIRECT only: read-modify-write is exclusive among writes */
+};
+
+static int open_error(const struct file_open_args *a, int code, struct error *err)
+{
+	const char *name = a->name ? a->name : a->path, *role = a->role ? a->role : "";
+	if (code == EACCES && (a->flags & IMAGE_WRITABLE) && access(a->path, R_OK) == 0)
+		return error_set(err, code,
+				 "cannot open '%s'%s for writing: Permission denied; open it "
+				 "read-only or change its permissions",
+				 name, role);
+	if (code == EROFS)
+		return error_set(err, code,
+				 "cannot open '%s'%s for writing: it is on a read-only file system",
+				 name, role);
+	if (code == EINVAL && (a->flags & IMAGE_DIRECT))
+		return error_set(err, code,
+				 "cannot open '%s'%s with cache.direct: its file system does not "
+				 "support O_DIRECT",
+				 name, role);
+	return error_errno(err, code, "cannot open '%s'%s", name, role);
+}
+
+struct file_layer *file_open(const struct file_open_args *a, struct error *err)
+{
+	const char *name = a->name ? a->name : a->path, *role = a->role ? a->role : "";
+	int flags = O_CLOEXEC | (a->flags & IMAGE_WRITABLE ? O_RDWR : O_RDONLY);
+	if (a->flags & IMAGE_DIRECT)
+		flags |= O_DIRECT;
+	if (a->create)
+		flags |= O_CREAT;
+	struct stat st;
+	/* A FIFO would block in open(), and a directory opens read-only: look first. */
+	if (stat(a->path, &st) == 0) {
+		if (S_ISDIR(st.st_mode)) {
+			error_set(err, EISDIR, "cannot open '%s'%s: it is a directory", name, role);
+			return NULL;
+		}
+		if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+			error_set(err, EINVAL,
+				  "cannot open '%s'%s: it is neither a regular file nor a block "
+				  "device",
+				  name, role);
+			return NULL;
+		}
+	}
+	int fd = open(a->path, flags, 0644);
+	if (fd < 0) {
+		open_error(a, errno, err);
+		return NULL;
+	}
+	if (!(a->flags & IMAGE_NO_LOCK)) {
+		char what[512];
+		snprintf(what, sizeof(what), "cannot open '%.300s'%.150s", name, role);
+		unsigned unshared = a->flags & IMAGE_FORCE_SHARE ? 0 : a->unshared;
+		if (file_lock(fd, what, a->perms, unshared, err)) {
+			close(fd);
+			return NULL;
+		}
+	}
+	if (fstat(fd, &st) < 0) {
+		open_error(a, errno, err);
+		close(fd);
+		return NULL;
+	}
+	struct file_layer *f = xcalloc(1, sizeof(*f));
+	*f = (struct file_layer){.fd = fd,
+				 .flags = a->flags,
+				 .direct = a->flags & IMAGE_DIRECT,
+				 .device = S_ISBLK(st.st_mode),
+				 .dev = st.st_dev,
+				 .ino = st.st_ino};
+	pthread_rwlock_init(&f->rmw, NULL);
+	trace(TRACE_BLOCK, "open '%s' flags 0x%x", a->path, a->flags);
+	return f;
+}
+
+void file_close(struct file_layer *f)
+{
+	if (!f)
+		return;
+	close(f->fd);
+	pthread_rwlock_destroy(&f->rmw);
+	free(f);
+}
+
+int file_lock_later(struct file_layer *f, const char *what, unsigned perms, unsigned unshared,
+		    struct error *err)
+{
+	return file_lock(f->fd, what, perms, unshared, err);
+}
+
+bool file_same(const struct file_layer *a, const struct file_layer *b)
+{
+	return a->dev == b->dev && a->ino == b->ino;
+}
+
+int64_t file_size(struct file_layer *f)
+{
+	struct stat st;
+	if (f->device) {
+		uint64_t bytes;
+		if (ioctl(f->fd, BLKGETSIZE64, &bytes) < 0)
+			return -errno;
+		return bytes > INT64_MAX ? -EFBIG : (int64_t)bytes;
+	}
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	return st.st_size;
+}
+
+uint64_t file_disk_usage(struct file_layer *f)
+{
+	struct stat st;
+	return fstat(f->fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+/* Offsets in the file must fit in off_t. */
+static bool offset_ok(uint64_t offset, uint64_t len)
+{
+	return range_in(offset, len, INT64_MAX);
+}
+
+static int plain_transfer(struct file_layer *f, bool write, struct iov_iter it, uint64_t len,
+			  uint64_t offset)
+{
+	while (len) {
+		struct iovec part[IOV_PIECE];
+		size_t covered;
+		int n = iov_peek(&it, len > SIZE_MAX ? SIZE_MAX : (size_t)len, part, IOV_PIECE,
+				 &covered);
+		ssize_t done = write ? pwritev(f->fd, part, n, (off_t)offset)
+				     : preadv(f->fd, part, n, (off_t)offset);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0)
+			return -errno;
+		if (done == 0) {
+			if (write)
+				return -EIO;
+			iov_zero(&it, len);
+			return 0;
+		}
+		iov_advance(&it, (size_t)done);
+		offset += (uint64_t)done;
+		len -= (uint64_t)done;
+	}
+	return 0;
+}
+
+/* True if O_DIRECT takes this list as it is. */
+static bool aligned(const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	if (offset % DIRECT_ALIGN)
+		return false;
+	for (int i = 0; i < iovcnt; i++)
+		if ((uintptr_t)iov[i].iov_base % DIRECT_ALIGN || iov[i].iov_len % DIRECT_ALIGN)
+			return false;
+	return iovcnt <= IOV_PIECE;
+}
+
+/* Aligned read into an aligned buffer; what is behind the end becomes zero. */
+static int direct_read(struct file_layer *f, void *buf, size_t len, uint64_t offset)
+{
+	size_t done = 0;
+	while (done < len) {
+		ssize_t n = pread(f->fd, (char *)buf + done, len - done, (off_t)(offset + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+		if (n == 0 || done % DIRECT_ALIGN)
+			break; /* the end of the file */
+	}
+	memset((char *)buf + done, 0, len - done);
+	return 0;
+}
+
+static int bounce_read(struct file_layer *f, struct iov_iter it, uint64_t len, uint64_t offset)
+{
+	void *buf;
+	int rc = 0;
+	if (posix_memalign(&buf, DIRECT_ALIGN, BOUNCE_SIZE))
+		return -ENOMEM;
+	while (len && !rc) {
+		uint64_t start = round_down(offset, DIRECT_ALIGN);
+		size_t head = (size_t)(offset - start);
+		size_t part = BOUNCE_SIZE - head < len ? BOUNCE_SIZE - head : (size_t)len;
+		rc = direct_read(f, buf, round_up(head + part, DIRECT_ALIGN), start);
+		if (!rc)
+			iov_write(&it, (char *)buf + head, part);
+		offset += part;
+		len -= part;
+	}
+	free(buf);
+	return rc;
+}
+
+/* rmw is held for writing. */
+static int bounce_write(struct file_layer *f, struct iov_iter it, uint64_t len, uint64_t offset)
+{
+	void *buf;
+	int rc = 0;
+	int64_t old_size = file_size(f);
+	uint64_t end = offset + len;
+	if (old_size < 0)
+		return (int)old_size;
+	if (posix_memalign(&buf, DIRECT_ALIGN, BOUNCE_SIZE))
+		return -ENOMEM;
+	while (len && !rc) {
+		uint64_t start = round_down(offset, DIRECT_ALIGN);
+		size_t head = (size_t)(offset - start);
+		size_t part = BOUNCE_SIZE - head < len ? BOUNCE_SIZE - head : (size_t)len;
+		size_t whole = round_up(head + part, DIRECT_ALIGN);
+		if (head)
+			rc = direct_read(f, buf, DIRECT_ALIGN, start);
+		if (!rc && whole != head + part && (!head || whole > DIRECT_ALIGN))
+			rc = direct_read(f, (char *)buf + whole - DIRECT_ALIGN, DIRECT_ALIGN,
+					 start + whole - DIRECT_ALIGN);
+		if (!rc) {
+			iov_read(&it, (char *)buf + head, part);
+			rc = pwrite_full(f->fd, buf, whole, start);
+		}
+		offset += part;
+		len -= part;
+	}
+	free(buf);
+	/* Whole blocks were written: cut off what that added behind the real end. */
+	if (end < (uint64_t)old_size)
+		end = (uint64_t)old_size;
+	if (!rc && !f->device && file_size(f) > (int64_t)end && ftruncate(f->fd, (off_t)end) < 0)
+		rc = -errno;
+	return rc;
+}
+
+int file_preadv(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	uint64_t len = iov_total(iov, iovcnt);
+	struct iov_iter it = iov_iter(iov, iovcnt);
+	if (!offset_ok(offset, len))
+		return -EINVAL;
+	/* Even an aligned direct read may end within a block at the end of the file; only the
+	 * buffered way pads that without surprise. */
+	if (f->direct && !(aligned(iov, iovcnt, offset) &&
+			   range_in(offset, len, (uint64_t)(file_size(f) & ~(DIRECT_ALIGN - 1)))))
+		return bounce_read(f, it, len, offset);
+	return plain_transfer(f, false, it, len, offset);
+}
+
+int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	uint64_t len = iov_total(iov, iovcnt);
+	struct iov_iter it = iov_iter(iov, iovcnt);
+	if (!offset_ok(offset, len))
+		return -EINVAL;
+	if (!f->direct)
+		return plain_transfer(f, true, it, len, offset);
+	bool straight = aligned(iov, iovcnt, offset);
+	if (straight)
+		pthread_rwlock_rdlock(&f->rmw);
+	else
+		pthread_rwlock_wrlock(&f->rmw);
+	int rc = straight ? plain_transfer(f, true, it, len, offset)
+			  : bounce_write(f, it, len, offset);
+	pthread_rwlock_unlock(&f->rmw);
+	return rc;
+}
+
+int file_pread(struct file_layer *f, void *buf, size_t len, uint64_t offset)
+{
+	struct iovec iov = {buf, len};
+	return file_preadv(f, &iov, 1, offset);
+}
+
+int file_pwrite(struct file_layer *f, const void *buf, size_t len, uint64_t offset)
+{
+	struct iovec iov = {(void *)buf, len};
+	return file_pwritev(f, &iov, 1, offset);
+}
+
+int file_flush(struct file_layer *f)
+{
+	if (f->flags & IMAGE_NO_FLUSH)
+		return 0;
+	return fdatasync(f->fd) < 0 ? -errno : 0;
+}
+
+int file_discard(struct file_layer *f, uint64_t offset, uint64_t len)
+{
+	int rc;
+	if (!len)
+		return 0;
+	if (f->device) {
+		/* The ioctl wants whole sectors; the partial ones at the ends just stay. */
+		uint64_t start = round_up(offset, 512), end = round_down(offset + len, 512);
+		uint64_t range[2] = {start, end - start};
+		if (end <= start)
+			return 0;
+		rc = ioctl(f->fd, BLKDISCARD, range);
+	} else {
+		rc = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			       (off_t)len);
+	}
+	if (rc < 0 && errno != EOPNOTSUPP && errno != ENOTTY && errno != ENOSYS && errno != EINVAL)
+		return -errno;
+	return 0;
+}
+
+static int write_zero_bytes(struct file_layer *f, uint64_t offset, uint64_t len)
+{
+	size_t size = len < BOUNCE_SIZE ? round_up(len, DIRECT_ALIGN) : BOUNCE_SIZE;
+	void *zeroes;
+	int rc = 0;
+	if (posix_memalign(&zeroes, DIRECT_ALIGN, size))
+		return -ENOMEM;
+	memset(zeroes, 0, size);
+	while (len && !rc) {
+		size_t part = len < size ? (size_t)len : size;
+		rc = file_pwrite(f, zeroes, part, offset);
+		offset += part;
+		len -= part;
+	}
+	free(zeroes);
+	return rc;
+}
+
+int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	if (!len)
+		return 0;
+	if (!offset_ok(offset, len))
+		return -EINVAL;
+	if (!f->device) {
+		int64_t size = file_size(f);
+		bool inside = size >= 0 && range_in(offset, len, (uint64_t)size);
+		/* A punched hole reads as zeroes, but does not make the file longer. */
+		if (may_unmap && inside &&
+		    fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			      (off_t)len) == 0)
+			return 0;
+		if (fallocate(f->fd, FALLOC_FL_ZERO_RANGE, (off_t)offset, (off_t)len) == 0)
+			return 0;
+	}
+	return write_zero_bytes(f, offset, len);
+}
+
+int file_allocate(struct file_layer *f, uint64_t offset, uint64_t len)
+{
+	if (!len)
+		return 0;
+	return -posix_fallocate(f->fd, (off_t)offset, (off_t)len);
+}
+
+int file_truncate(struct file_layer *f, uint64_t size)
+{
+	if (f->device)
+		return file_size(f) >= (int64_t)size ? 0 : -ENOSPC;
+	if (size > INT64_MAX)
+		return -EFBIG;
+	return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+bool file_in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count)
+{
+	*count = len;
+	if (f->device || offset > INT64_MAX)
+		return false;
+	/* SEEK_DATA and SEEK_HOLE move the file position, which nothing here uses. */
+	off_t data = lseek(f->fd, (off_t)offset, SEEK_DATA);
+	if (data < 0)
+		return errno == ENXIO; /* no data up to the end */
+	if ((uint64_t)data > offset) {
+		if ((uint64_t)data - offset < len)
+			*count = (uint64_t)data - offset;
+		return true;
+	}
+	off_t hole = lseek(f->fd, (off_t)offset, SEEK_HOLE);
+	if (hole > (off_t)offset && (uint64_t)hole - offset < len)
+		*count = (uint64_t)hole - offset;
+	return false;
+}

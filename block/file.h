@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The file below a format driver: a regular file or a block device, opened with or without
+ * O_DIRECT, locked against other processes on the byte ranges that QEMU uses. Any number of threads
+ * may transfer at once.
+ */
+#ifndef BLOCK_FILE_H
+#define BLOCK_FILE_H
+
+#include "lib/error.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct file_layer;
+
+/* What an image user does, and what it lets others do: QEMU's block permissions, whose bit numbers
+ * are offsets into the locked byte ranges. */
+enum file_perm {
+	PERM_CONSISTENT_READ = 1 << 0,
+	PERM_WRITE = 1 << 1,
+	PERM_WRITE_UNCHANGED = 1 << 2,
+	PERM_RESIZE = 1 << 3,
+	PERM_ALL = 15,
+};
+
+struct file_open_args {
+	const char *path;
+	const char *name;  /* for messages; NULL: path */
+	const char *role;  /* for messages, such as " (backing file of 'x')"; NULL: none */
+	unsigned flags;    /* enum image_flags */
+	bool create;       /* make it if it is missing; contents are kept until file_truncate() */
+	unsigned perms;    /* what this user does (enum file_perm) */
+	unsigned unshared; /* what nobody else may do meanwhile */
+};
+
+struct file_layer *file_open(const struct file_open_args *args, struct error *err);
+void file_close(struct file_layer *f);
+/* Locks a file that was opened with IMAGE_NO_LOCK for its probing. */
+int file_lock_later(struct file_layer *f, const char *what, unsigned perms, unsigned unshared,
+		    struct error *err);
+
+/* Whole transfers, 0 or -errno. What lies behind the end of the file reads as zeroes. */
+int file_preadv(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
+int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
+int file_pread(struct file_layer *f, void *buf, size_t len, uint64_t offset);
+int file_pwrite(struct file_layer *f, const void *buf, size_t len, uint64_t offset);
+/* Everything written before is on stable storage; nothing is done with IMAGE_NO_FLUSH. */
+int file_flush(struct file_layer *f);
+/* Gives the range back to the host; it may then read as anything. 0 where the host cannot. */
+int file_discard(struct file_layer *f, uint64_t offset, uint64_t len);
+/* Makes the range read as zeroes by the cheapest way the host has. */
+int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap);
+/* Reserves host space for the range (posix_fallocate). */
+int file_allocate(struct file_layer *f, uint64_t offset, uint64_t len);
+int file_truncate(struct file_layer *f, uint64_t size);
+/* Bytes, or -errno. */
+int64_t file_size(struct file_layer *f);
+/* Bytes that the host stores for it. */
+uint64_t file_disk_usage(struct file_layer *f);
+/* Whether `offset` is in a hole; *count becomes how far (1..len) that holds. */
+bool file_in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count);
+/* True if both are the same file. */
+bool file_same(const struct file_layer *a, const struct file_layer *b);
+
+/* file_lock.c: takes the locks and sees whether others hold conflicting ones. 0 or -EBUSY with a
+ * sentence that begins with `what` and names the process that holds the image. */
+int file_lock(int fd, const char *what, unsigned perms, unsigned unshared, struct error *err);
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* Inner parts of block/: what image.c, open.c and the drivers share. */
+#ifndef BLOCK_NODE_H
+#define BLOCK_NODE_H
+
+#include "block/image.h"
+
+extern const struct image_driver raw_driver, qcow2_driver;
+
+/* The driver that is surest about these first bytes of a file; never NULL (raw takes anything). */
+const struct image_driver *image_probe(const uint8_t *head, size_t len, const char *path);
+/* The name of a format that these bytes belong to but that has no driver here, or NULL. */
+const char *image_foreign_format(const uint8_t *head, size_t len);
+/* How much of a file's beginning probing looks at. */
+enum { PROBE_BYTES = 512 };
+
+/* True if the range certainly reads as zeroes through the whole chain from `img` down; ranges
+ * behind its end do. */
+bool image_reads_zero(struct image *img, uint64_t offset, uint64_t len);
+/* Reads through `img`, which may be NULL or shorter than the range: the rest reads as zeroes. */
+int image_read_padded(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+
+#endif

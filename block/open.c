@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening images: names, format probing, locks, backing chains.
+ *
+ * A chain is opened from its top: the image itself as the flags say, each backing image read-only.
+ * What an image is used for decides its locks (file_lock.c): a writer reads and writes and lets
+ * nobody else write; a reader lets nobody write or resize it either, since it relies on what it
+ * read, except under IMAGE_FORCE_SHARE. So a base that several overlays share can be read by all.
+ */
+#include "block/file.h"
+#include "block/image.h"
+#include "block/node.h"
+#include "block/path.h"
+#include "lib/bytes.h"
+#include "lib/log.h"
+#include "lib/strbuf.h"
+#include "lib/text.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const struct image_driver *const drivers[] = {&raw_driver, &qcow2_driver};
+static const char *const names[] = {"raw", "qcow2", NULL};
+
+/* A longer chain is a mistake or an attack: each link costs an open file and a recursion. */
+enum { MAX_CHAIN = 100 };
+
+const char *const *image_formats(void)
+{
+	return names;
+}
+
+const struct image_driver *image_driver_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(drivers); i++)
+		if (strcmp(drivers[i]->name, name) == 0)
+			return drivers[i];
+	return NULL;
+}
+
+static const struct image_driver *find_or_explain(const char *format, struct error *err)
+{
+	const struct image_driver *driver = image_driver_find(format);
+	if (driver)
+		return driver;
+	const char *near = nearest_word(format, names);
+	if (near)
+		error_set(err, EINVAL, "unknown image format '%s'; did you mean '%s'?", format,
+			  near);
+	else
+		error_set(err, EINVAL, "unknown image format '%s'; there are raw and qcow2",
+			  format);
+	return NULL;
+}
+
+const struct image_driver *image_probe(const uint8_t *head, size_t len, const char *path)
+{
+	const struct image_driver *best = &raw_driver;
+	int best_score = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(drivers); i++) {
+		int score = drivers[i]->probe ? drivers[i]->probe(head, len, path) : 0;
+		if (score > best_score) {
+			best_score = score;
+			best = drivers[i];
+		}
+	}
+	return best;
+}
+
+const char *image_foreign_format(const uint8_t *head, size_t len)
+{
+	static const struct {
+		const char *format;
+		unsigned offset, len;
+		const char *magic;
+	} known[] = {
+		{"vmdk", 0, 4, "KDMV"},
+		{"vmdk", 0, 4, "COWD"},
+		{"vmdk", 0, 21, "# Disk DescriptorFile"},
+		{"vpc", 0, 8, "conectix"},
+		{"vhdx", 0, 8, "vhdxfile"},
+		{"vdi", 64, 4, "\x7f\x10\xda\xbe"},
+		{"qed", 0, 4, "QED\0"},
+		{"luks", 0, 6, "LUKS\xba\xbe"},
+		{"parallels", 0, 16, "WithoutFreeSpace"},
+		{"parallels", 0, 16, "WithouFreSpacExt"},
+		{"bochs", 0, 22, "Bochs Virtual HD Image"},
+		{"qcow", 0, 8, "QFI\xfb\0\0\0\x01"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (range_in(known[i].offset, known[i].len, len) &&
+		    memcmp(head + known[i].offset, known[i].magic, known[i].len) == 0)
+			return known[i].format;
+	return NULL;
+}
+
+/* What one level of the chain is opened with. */
+struct node_args {
+	const char *name;   /* as the user or the header says it */
+	const char *path;   /* where that is */
+	const char *format; /* NULL: probe */
+	const char *role;   /* for messages */
+	unsigned flags;
+	struct opts *opts;
+	unsigned depth;
+	const struct link {
+		const struct image *img;
+		const struct link *above;
+	} * above; /* the images that lead here */
+};
+
+static struct image *open_node(const struct node_args *a, struct error *err);
+
+/* Opens what the header names as backing file. */
+static int open_backing(struct image *img, const struct node_args *a, struct error *err)
+{
+	struct image_info info;
+	int rc = image_get_info(img, &info);
+	if (rc < 0 || !info.backing_file || !info.backing_file[0])
+		goto out;
+	char *json_format = NULL, *dir = NULL, *role = NULL;
+	char *from_top = path_combine(img->path, info.backing_file);
+	char *path = path_of_name(from_top, &json_format, err);
+	bool relative = !path_is_absolute(info.backing_file);
+	dir = path_directory(img->path);
+	if (relative)
+		role = xasprintf(" (backing file of '%s', looked for in '%s')", a->name, dir);
+	else
+		role = xasprintf(" (backing file of '%s')", a->name);
+	if (!path) {
+		error_prefix(err, "cannot open '%s'%s", info.backing_file, role);
+		rc = -EINVAL;
+	} else if (a->depth >= MAX_CHAIN) {
+		rc = error_set(err, ELOOP, "the backing chain of '%s' has more than %d images",
+			       a->name, MAX_CHAIN);
+	} else {
+		struct link link = {img, a->above};
+		struct node_args b = {
+			.name = info.backing_file,
+			.path = path,
+			.format = info.backing_format ? info.backing_format : json_format,
+			.role = role,
+			.flags = (a->flags & (IMAGE_NO_LOCK | IMAGE_FORCE_SHARE | IMAGE_DIRECT)),
+			.depth = a->depth + 1,
+			.above = &link,
+		};
+		img->backing = open_node(&b, err);
+		rc = img->backing ? 0 : -(err && err->code ? err->code : EIO);
+	}
+	free(role);
+	free(dir);
+	free(path);
+	free(from_top);
+	free(json_format);
+out:
+	image_info_free(&info);
+	return rc;
+}
+
+/* The format of an open file, by its first bytes. */
+static const struct image_driver *probe_file(struct file_layer *file, const struct node_args *a,
+					     struct error *err)
+{
+	uint8_t head[PROBE_BYTES] = {0};
+	int rc = file_pread(file, head, sizeof(head), 0);
+	if (rc) {
+		error_errno(err, -rc, "cannot read '%s'%s", a->name, a->role);
+		return NULL;
+	}
+	const char *foreign = image_foreign_format(head, sizeof(head));
+	if (foreign) {
+		error_set(err, ENOTSUP,
+			  "cannot open '%s'%s: it is a %s image, which is not supported; convert "
+			  "it with qemu-img, or say format=raw to use it byte by byte",
+			  a->name, a->role, foreign);
+		return NULL;
+	}
+	return image_probe(head, sizeof(head), a->path);
+}
+
+static int lock_node(struct file_layer *file, const struct node_args *a, bool resizes,
+		     struct error *err)
+{
+	if (a->flags & IMAGE_NO_LOCK)
+		return 0;
+	bool writes = a->flags & IMAGE_WRITABLE;
+	unsigned perms = PERM_CONSISTENT_READ, unshared = PERM_WRITE;
+	if (writes)
+		perms |= PERM_WRITE | (resizes ? PERM_RESIZE : 0);
+	if (!writes || resizes)
+		unshared |= PERM_RESIZE;
+	if (a->flags & IMAGE_FORCE_SHARE)
+		unshared = 0;
+	char what[512];
+	snprintf(what, sizeof(what), "cannot open '%.200s'%.250s", a->name, a->role);
+	return file_lock_later(file, what, perms, unshared, err);
+}
+
+static struct image *open_node(const struct node_args *a, struct error *err)
+{
+	const struct image_driver *driver = NULL;
+	bool probed = !a->format;
+	if (a->format && !(driver = find_or_explain(a->format, err))) {
+		error_prefix(err, "cannot open '%s'%s", a->name, a->role);
+		return NULL;
+	}
+	struct file_open_args fa = {.path = a->path,
+				    .name = a->name,
+				    .role = a->role,
+				    .flags = a->flags | IMAGE_NO_LOCK};
+	struct file_layer *file = file_open(&fa, err);
+	if (!file)
+		return NULL;
+	for (const struct link *l = a->above; l; l = l->above) {
+		if (file_same(file, l->img->file)) {
+			error_set(err, ELOOP, "cannot open '%s'%s: the backing chain is a loop",
+				  a->name, a->role);
+			file_close(file);
+			return NULL;
+		}
+	}
+	if (!driver)
+		driver = probe_file(file, a, err);
+	if (!driver || lock_node(file, a, driver != &raw_driver, err)) {
+		file_close(file);
+		return NULL;
+	}
+	struct image *img = xcalloc(1, sizeof(*img));
+	img->driver = driver;
+	img->file = file;
+	img->path = xstrdup(a->path);
+	img->flags = a->flags & ~(unsigned)IMAGE_PROBED;
+	if (probed && driver == &raw_driver)
+		img->flags |= IMAGE_PROBED;
+	img->state = xcalloc(1, driver->state_size);
+	if (driver->open(img, a->opts, err)) {
+		error_prefix(err, "cannot open '%s'%s", a->name, a->role);
+		free(img->state);
+		img->state = NULL;
+		image_close(img);
+		return NULL;
+	}
+	if (!(a->flags & IMAGE_NO_BACKING) && open_backing(img, a, err)) {
+		image_close(img);
+		return NULL;
+	}
+	return img;
+}
+
+struct image *image_open(const char *path, const char *format, unsigned flags, struct opts *opts,
+			 struct error *err)
+{
+	struct error local = ERROR_INIT;
+	char *named_format = NULL;
+	if (!err)
+		err = &local;
+	char *real = path_of_name(path, &named_format, err);
+	if (!real)
+		return NULL;
+	struct node_args a = {.name = path,
+			      .path = real,
+			      .format = format ? format : named_format,
+			      .role = "",
+			      .flags = flags,
+			      .opts = opts};
+	struct image *img = open_node(&a, err);
+	if (img && (img->flags & IMAGE_PROBED) && (flags & IMAGE_WRITABLE))
+		warn("the format of '%s' was not given and is guessed to be raw; writes to its "
+		     "first sector are restricted, say format=raw to lift that",
+		     path);
+	free(real);
+	free(named_format);
+	return img;
+}
+
+void image_close(struct image *img)
+{
+	if (!img)
+		return;
+	if (img->state && img->driver->close)
+		img->driver->close(img);
+	image_close(img->backing);
+	file_close(img->file);
+	free(img->state);
+	free(img->path);
+	free(img);
+}
+
+int image_create(const char *path, const char *format, uint64_t size, struct opts *opts,
+		 struct error *err)
+{
+	const struct image_driver *driver = find_or_explain(format, err);
+	if (!driver)
+		return -EINVAL;
+	char *real = path_of_name(path, NULL, err);
+	if (!real)
+		return -EINVAL;
+	int rc = driver->create ? driver->create(real, size, opts, err)
+				: error_set(err, ENOTSUP, "images of format '%s' cannot be created",
+					    format);
+	free(real);
+	return rc;
+}
+
+/* An empty file of its own in the first directory that takes one; its malloc'ed path or NULL. */
+static char *temporary_file(struct error *err)
+{
+	const char *dirs[] = {getenv("TMPDIR"), "/var/tmp", "/tmp"};
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		if (!dirs[i] || !dirs[i][0])
+			continue;
+		char *path = xasprintf("%s/minivm-snapshot-XXXXXX", dirs[i]);
+		int fd = mkstemp(path);
+		if (fd >= 0) {
+			close(fd);
+			return path;
+		}
+		error_errno(err, errno, "cannot create a temporary file in '%s'", dirs[i]);
+		free(path);
+		if (i == 0)
+			break; /* the user chose it: do not go elsewhere silently */
+	}
+	return NULL;
+}
+
+struct image *image_open_snapshot(struct image *base, struct error *err)
+{
+	struct image *img = NULL;
+	char *path = temporary_file(err);
+	if (path && qcow2_driver.create(path, image_size(base), NULL, err) == 0)
+		img = image_open(path, "qcow2",
+				 IMAGE_WRITABLE | IMAGE_NO_BACKING | IMAGE_NO_FLUSH | IMAGE_DISCARD,
+				 NULL, err);
+	if (path)
+		unlink(path);
+	free(path);
+	if (!img) {
+		error_prefix(err, "cannot make a snapshot of '%s'", base->path);
+		image_close(base);
+		return NULL;
+	}
+	free(img->path);
+	img->path = xstrdup(base->path);
+	img->backing = base;
+	return img;
+}

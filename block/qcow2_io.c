@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading and writing guest data (qcow2.h tells the locking).
+ *
+ * A write to a cluster of its own goes in place. Otherwise it takes new clusters, brings along what
+ * the old ones hold outside of the written range (copy on write), and changes the L2 entries when
+ * all that is in the file. Until then the guest clusters are listed in `allocs`: another write to
+ * them waits, a read still sees the old contents.
+ */
+#include "block/qcow2.h"
+#include <inttypes.h>
+#include <string.h>
+
+enum {
+	PIECE = 64,          /* iovec entries in one transfer */
+	MAX_FREEING = 16384, /* clusters that may wait to be freed before the tables are written */
+};
+
+/* A transfer of the next `len` bytes of the list with the file or the backing image. */
+static int file_piece(struct qcow2 *q, bool write, struct iov_iter *it, uint64_t len, uint64_t host)
+{
+	while (len) {
+		struct iovec part[PIECE];
+		size_t covered;
+		int n = iov_peek(it, (size_t)len, part, PIECE, &covered);
+		int rc = write ? file_pwritev(q->img->file, part, n, host)
+			       : file_preadv(q->img->file, part, n, host);
+		if (rc)
+			return rc;
+		iov_advance(it, covered);
+		host += covered;
+		len -= covered;
+	}
+	return 0;
+}
+
+static int read_backing(struct qcow2 *q, struct iov_iter *it, uint64_t len, uint64_t offset)
+{
+	struct image *backing = q->img->backing;
+	if (!backing || offset >= image_size(backing)) {
+		iov_zero(it, len);
+		return 0;
+	}
+	while (len) {
+		struct iovec part[PIECE];
+		size_t covered;
+		int n = iov_peek(it, (size_t)len, part, PIECE, &covered);
+		int rc = image_read_padded(backing, part, n, offset);
+		if (rc)
+			return rc;
+		iov_advance(it, covered);
+		offset += covered;
+		len -= covered;
+	}
+	return 0;
+}
+
+/* ops is held, lock is not. */
+static int read_range(struct qcow2 *q, struct iov_iter *it, uint64_t len, uint64_t offset)
+{
+	while (len) {
+		struct qcow2_map m;
+		pthread_mutex_lock(&q->lock);
+		int rc = qcow2_map(q, offset, len, &m);
+		pthread_mutex_unlock(&q->lock);
+		if (rc)
+			return rc;
+		switch (m.type) {
+		case CLUSTER_NORMAL: rc = file_piece(q, false, it, m.len, m.host); break;
+		case CLUSTER_UNALLOCATED: rc = read_backing(q, it, m.len, offset); break;
+		case CLUSTER_COMPRESSED:
+			rc = qcow2_read_compressed(
+				q, m.entry, (uint32_t)offset & (q->cluster_size - 1), it, m.len);
+			break;
+		case CLUSTER_ZERO:
+		case CLUSTER_ZERO_ALLOC: iov_zero(it, m.len); break;
+		}
+		if (rc)
+			return rc;
+		offset += m.len;
+		len -= m.len;
+	}
+	return 0;
+}
+
+int qcow2_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct iov_iter it = iov_iter(iov, iovcnt);
+	pthread_rwlock_rdlock(&q->ops);
+	int rc = read_range(q, &it, iov_total(iov, iovcnt), offset);
+	pthread_rwlock_unlock(&q->ops);
+	return rc;
+}
+
+/* Waits until nobody allocates the cluster at `offset`, and cuts *len before the next cluster that
+ * somebody does. Lock held. */
+static void wait_for_allocs(struct qcow2 *q, uint64_t offset, uint64_t *len)
+{
+	uint64_t first = offset >> q->h.cluster_bits;
+	uint64_t last;
+	struct list *it;
+again:
+	last = (offset + *len - 1) >> q->h.cluster_bits;
+	list_for_each(it, &q->allocs)
+	{
+		const struct qcow2_alloc *a = list_entry(it, struct qcow2_alloc, link);
+		if (a->first <= first && first < a->first + a->count) {
+			pthread_cond_wait(&q->alloc_done, &q->lock);
+			goto again;
+		}
+		if (a->first > first && a->first <= last) {
+			*len = (a->first << q->h.cluster_bits) - offset;
+			last = a->first - 1;
+		}
+	}
+}
+
+/* How the edge of a new cluster outside of the written range gets its old contents. */
+struct edge {
+	uint64_t offset;
+	uint32_t len;
+	uint8_t *data; /* NULL: nothing to write */
+};
+
+/* ops is held, lock is not. `fresh`: the host cluster reads as zeroes already. */
+static int fetch_edge(struct qcow2 *q, struct edge *e, bool fresh)
+{
+	if (!e->len)
+		return 0;
+	struct qcow2_map m;
+	pthread_mutex_lock(&q->lock);
+	int rc = qcow2_map(q, e->offset, e->len, &m);
+	pthread_mutex_unlock(&q->lock);
+	if (rc)
+		return rc;
+	bool zero = m.type == CLUSTER_ZERO || m.type == CLUSTER_ZERO_ALLOC ||
+		    (m.type == CLUSTER_UNALLOCATED &&
+		     image_reads_zero(q->img->backing, e->offset, e->len));
+	if (zero && fresh)
+		return 0;
+	e->data = calloc(1, e->len);
+	if (!e->data)
+		return -ENOMEM;
+	if (zero)
+		return 0;
+	struct iovec iov = {e->data, e->len};
+	struct iov_iter it = iov_iter(&iov, 1);
+	return read_range(q, &it, e->len, e->offset);
+}
+
+/* Writes head, data and tail to the new clusters; one transfer where that is possible. */
+static int write_new(struct qcow2 *q, struct edge *head, struct iov_iter *it, uint64_t len,
+		     struct edge *tail, uint64_t host)
+{
+	struct iovec part[PIECE];
+	size_t covered;
+	int n = 0, rc;
+	if (head->data)
+		part[n++] = (struct iovec){head->data, head->len};
+	n += iov_peek(it, (size_t)len, part + n, PIECE - 2, &covered);
+	uint64_t at = host + (head->data ? 0 : head->len);
+	if (covered == len) {
+		if (tail->data)
+			part[n++] = (struct iovec){tail->data, tail->len};
+		iov_advance(it, covered);
+		return file_pwritev(q->img->file, part, n, at);
+	}
+	rc = head->data ? file_pwrite(q->img->file, head->data, head->len, host) : 0;
+	if (!rc)
+		rc = file_piece(q, true, it, len, host + head->len);
+	if (!rc && tail->data)
+		rc = file_pwrite(q->img->file, tail->data, tail->len, host + head->len + len);
+	return rc;
+}
+
+/* Number of clusters from `index` on, at most `max`, that a write has to allocate anew. */
+static uint64_t count_new(const struct qcow2 *q, const struct qcow2_table *l2, uint32_t index,
+			  uint64_t max)
+{
+	uint64_t n = 0;
+	for (; n < max && index + n < q->l2_entries; n++) {
+		uint64_t e = qcow2_l2_entry(l2, index + (uint32_t)n);
+		enum qcow2_type type = qcow2_entry_type(q, e);
+		if ((type == CLUSTER_NORMAL || type == CLUSTER_ZERO_ALLOC) && (e & ENTRY_COPIED))
+			break;
+	}
+	return n;
+}
+
+/* Points the L2 entries to the new clusters. Lock held. */
+static int link_new(struct qcow2 *q, const struct qcow2_alloc *a, uint64_t host, bool reused)
+{
+	struct qcow2_table *l2;
+	uint64_t guest = a->first << q->h.cluster_bits;
+	int rc = qcow2_get_l2(q, guest, true, &l2);
+	if (rc)
+		return rc;
+	uint32_t index = qcow2_l2_index(q, guest);
+	for (uint64_t i = 0; i < a->count; i++) {
+		uint64_t old = qcow2_l2_entry(l2, index + (uint32_t)i);
+		uint64_t now = (host + (i << q->h.cluster_bits)) | ENTRY_COPIED;
+		qcow2_set_l2_entry(q, l2, index + (uint32_t)i, now);
+		if (!reused)
+			qcow2_free_entry(q, old);
+	}
+	return 0;
+}
+
+/* Writes to clusters that are not ours alone yet. Lock held on entry and return. */
+static int write_allocating(struct qcow2 *q, struct iov_iter *it, uint64_t offset, uint64_t len,
+			    const struct qcow2_map *m, uint64_t *done)
+{
+	uint32_t in_cluster = (uint32_t)offset & (q->cluster_size - 1);
+	struct qcow2_alloc a = {.first = offset >> q->h.cluster_bits};
+	struct qcow2_table *l2;
+	int rc = qcow2_get_l2(q, offset, true, &l2);
+	if (rc)
+		return rc;
+	bool reused = m->type == CLUSTER_ZERO_ALLOC && m->copied, fresh = false;
+	uint64_t host;
+	a.count = qcow2_clusters(q, (reused ? m->len : len) + in_cluster);
+	if (reused) {
+		host = m->host;
+		if (qcow2_hits_metadata(q, host, a.count << q->h.cluster_bits))
+			return qcow2_corrupt(
+				q, "L2 entry for guest offset 0x%" PRIx64 " points into tables",
+				offset);
+	} else {
+		uint64_t water = q->high_water;
+		a.count = count_new(q, l2, qcow2_l2_index(q, offset), a.count);
+		if (a.count == 0) /* only damaged tables lead here */
+			return -EIO;
+		int64_t at = qcow2_alloc_clusters(q, a.count);
+		if (at < 0)
+			return (int)at;
+		host = (uint64_t)at;
+		fresh = host >= water;
+	}
+	uint64_t room = (a.count << q->h.cluster_bits) - in_cluster;
+	if (len > room)
+		len = room;
+	struct edge head = {.offset = offset - in_cluster, .len = in_cluster};
+	struct edge tail = {.offset = offset + len, .len = (uint32_t)(room - len)};
+	list_push_back(&q->allocs, &a.link);
+	pthread_mutex_unlock(&q->lock);
+
+	rc = fetch_edge(q, &head, fresh);
+	if (!rc)
+		rc = fetch_edge(q, &tail, fresh);
+	if (!rc)
+		rc = write_new(q, &head, it, len, &tail, host);
+	free(head.data);
+	free(tail.data);
+
+	pthread_mutex_lock(&q->lock);
+	q->data_unsynced = true;
+	if (!rc)
+		rc = link_new(q, &a, host, reused);
+	if (rc && !reused)
+		qcow2_free_later(q, host, a.count << q->h.cluster_bits);
+	list_remove(&a.link);
+	pthread_cond_broadcast(&q->alloc_done);
+	*done = len;
+	return rc;
+}
+
+/* Writes the first part of the request that can go in one way. Lock held on entry and return. */
+static int write_step(struct qcow2 *q, struct iov_iter *it, uint64_t offset, uint64_t len,
+		      uint64_t *done)
+{
+	struct qcow2_map m;
+	wait_for_allocs(q, offset, &len);
+	if (q->failed)
+		return -EIO;
+	int rc = qcow2_map(q, offset, len, &m);
+	if (rc)
+		return rc;
+	if (m.type != CLUSTER_NORMAL || !m.copied)
+		return write_allocating(q, it, offset, len, &m, done);
+	if (qcow2_hits_metadata(q, m.host, m.len))
+		return qcow2_corrupt(
+			q, "L2 entry for guest offset 0x%" PRIx64 " points into tables", offset);
+	pthread_mutex_unlock(&q->lock);
+	rc = file_piece(q, true, it, m.len, m.host);
+	pthread_mutex_lock(&q->lock);
+	q->data_unsynced = true;
+	*done = m.len;
+	return rc;
+}
+
+/* Writes the tables and frees what waits for that. Nothing is held; waits for transfers to end,
+ * since a reader may still use a cluster that is to be freed. */
+static int settle_exclusively(struct qcow2 *q)
+{
+	pthread_rwlock_wrlock(&q->ops);
+	pthread_mutex_lock(&q->lock);
+	int rc = qcow2_settle(q);
+	pthread_mutex_unlock(&q->lock);
+	pthread_rwlock_unlock(&q->ops);
+	return rc;
+}
+
+int qcow2_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct iov_iter it = iov_iter(iov, iovcnt);
+	uint64_t len = iov_total(iov, iovcnt);
+	int rc = 0;
+	pthread_rwlock_rdlock(&q->ops);
+	pthread_mutex_lock(&q->lock);
+	while (len && !rc) {
+		uint64_t done = 0;
+		rc = write_step(q, &it, offset, len, &done);
+		offset += done;
+		len -= done;
+	}
+	bool settle = q->freeing > MAX_FREEING;
+	pthread_mutex_unlock(&q->lock);
+	pthread_rwlock_unlock(&q->ops);
+	return !rc && settle ? settle_exclusively(q) : rc;
+}
+
+int qcow2_flush(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+	pthread_mutex_lock(&q->lock);
+	bool frees = q->free_count != 0;
+	int rc = frees ? 0 : qcow2_write_tables(q);
+	pthread_mutex_unlock(&q->lock);
+	if (rc)
+		return rc;
+	return frees ? settle_exclusively(q) : file_flush(img->file);
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Discard, write_zeroes, block status and resizing.
+ *
+ * These change what guest clusters refer to without moving data, and hold `ops` exclusively while
+ * they do. Version 3 marks a cluster as reading zero (spec, "Standard Cluster Descriptor", bit 0);
+ * in version 2 an unallocated cluster reads as zero only where no backing image shows through.
+ */
+#include "block/qcow2.h"
+#include <inttypes.h>
+#include <string.h>
+
+enum { MAX_FREEING_ZERO = 65536 };
+
+static void begin(struct qcow2 *q)
+{
+	pthread_rwlock_wrlock(&q->ops);
+	pthread_mutex_lock(&q->lock);
+}
+
+static void end(struct qcow2 *q)
+{
+	pthread_mutex_unlock(&q->lock);
+	pthread_rwlock_unlock(&q->ops);
+}
+
+/* What a whole cluster becomes. */
+enum zero_mode {
+	ZERO_KEEP,  /* write_zeroes: zero, space stays where that is possible */
+	ZERO_UNMAP, /* write_zeroes: zero, space is given back */
+	DISCARD,    /* zero or unallocated, space is given back */
+	CUT_OFF,    /* behind the end of the disk: unallocated */
+};
+
+/* The new entry in place of `old`; the same if nothing changes. */
+static uint64_t new_entry(const struct qcow2 *q, uint64_t old, uint64_t guest, enum zero_mode mode)
+{
+	enum qcow2_type type = qcow2_entry_type(q, old);
+	bool v3 = q->h.version >= 3;
+	if (mode == CUT_OFF)
+		return 0;
+	if (type == CLUSTER_ZERO)
+		return old;
+	if (type == CLUSTER_UNALLOCATED) {
+		if (!v3 || image_reads_zero(q->img->backing, guest, q->cluster_size))
+			return old;
+		return mode == DISCARD && !q->img->backing ? old : ENTRY_ZERO;
+	}
+	if (!v3) /* callers made sure that nothing shows through */
+		return 0;
+	bool own = (old & ENTRY_COPIED) && type != CLUSTER_COMPRESSED;
+	if (mode == ZERO_KEEP && own)
+		return old | ENTRY_ZERO;
+	return ENTRY_ZERO;
+}
+
+/* Whole clusters [start, end_offset). Held exclusively. */
+static int change_clusters(struct qcow2 *q, uint64_t start, uint64_t end_offset,
+			   enum zero_mode mode)
+{
+	uint64_t guest = start;
+	while (guest < end_offset) {
+		struct qcow2_map m;
+		struct qcow2_table *l2;
+		int rc = q->failed ? -EIO : qcow2_map(q, guest, end_offset - guest, &m);
+		if (rc)
+			return rc;
+		uint64_t run = round_up(m.len, q->cluster_size);
+		/* Nothing there and nothing shows through: no table is needed for that. */
+		if (m.type == CLUSTER_UNALLOCATED &&
+		    (mode == CUT_OFF || q->h.version < 3 ||
+		     image_reads_zero(q->img->backing, guest, run))) {
+			guest += run;
+			continue;
+		}
+		rc = qcow2_get_l2(q, guest, true, &l2);
+		if (rc)
+			return rc;
+		uint32_t index = qcow2_l2_index(q, guest);
+		for (uint64_t i = 0; i < run >> q->h.cluster_bits; i++) {
+			uint64_t old = qcow2_l2_entry(l2, index + (uint32_t)i);
+			uint64_t now = new_entry(q, old, guest + (i << q->h.cluster_bits), mode);
+			if (now == old)
+				continue;
+			qcow2_set_l2_entry(q, l2, index + (uint32_t)i, now);
+			if (!(now & ENTRY_OFFSET))
+				qcow2_free_entry(q, old);
+		}
+		guest += run;
+		if (q->freeing > MAX_FREEING_ZERO) {
+			rc = qcow2_settle(q);
+			if (rc)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+/* Zeroes written as data; nothing is held. */
+static int write_zero_data(struct image *img, uint64_t offset, uint64_t len)
+{
+	size_t size = len < MIB ? (size_t)len : MIB;
+	void *zeroes = calloc(1, size);
+	int rc = zeroes ? 0 : -ENOMEM;
+	while (len && !rc) {
+		struct iovec iov = {zeroes, len < size ? (size_t)len : size};
+		rc = qcow2_pwritev(img, &iov, 1, offset);
+		offset += iov.iov_len;
+		len -= iov.iov_len;
+	}
+	free(zeroes);
+	return rc;
+}
+
+/* A part of one cluster. */
+static int zero_part(struct image *img, uint64_t offset, uint64_t len)
+{
+	if (!len || image_reads_zero(img, offset, len))
+		return 0;
+	return write_zero_data(img, offset, len);
+}
+
+int qcow2_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t stop = offset + len, mask = q->cluster_size - 1;
+	/* The last cluster counts as whole where the disk ends within it. */
+	uint64_t first = round_up(offset, q->cluster_size);
+	uint64_t last = stop == image_size(img) ? round_up(stop, q->cluster_size) : stop & ~mask;
+	if (first >= last)
+		return zero_part(img, offset, len);
+	int rc = zero_part(img, offset, first - offset);
+	if (!rc && last < stop)
+		rc = zero_part(img, last, stop - last);
+	if (rc)
+		return rc;
+	if (q->h.version < 3 && !image_reads_zero(img->backing, first, last - first))
+		return write_zero_data(img, first, (last < stop ? last : stop) - first);
+	begin(q);
+	rc = change_clusters(q, first, last,
+			     may_unmap || q->h.version < 3 ? ZERO_UNMAP : ZERO_KEEP);
+	end(q);
+	return rc;
+}
+
+int qcow2_discard(struct image *img, uint64_t offset, uint64_t len)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t stop = offset + len, mask = q->cluster_size - 1;
+	uint64_t first = round_up(offset, q->cluster_size);
+	uint64_t last = stop == image_size(img) ? round_up(stop, q->cluster_size) : stop & ~mask;
+	if (first >= last)
+		return 0;
+	/* Version 2 could only uncover old data of the backing image: leave it alone. */
+	if (q->h.version < 3 && img->backing)
+		return 0;
+	begin(q);
+	int rc = change_clusters(q, first, last, DISCARD);
+	end(q);
+	return rc;
+}
+
+int qcow2_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
+		       uint64_t *host_offset)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct qcow2_map m;
+	pthread_mutex_lock(&q->lock);
+	int rc = qcow2_map(q, offset, len, &m);
+	pthread_mutex_unlock(&q->lock);
+	if (rc)
+		return rc;
+	*count = m.len;
+	switch (m.type) {
+	case CLUSTER_UNALLOCATED: return img->backing || q->backing_file ? 0 : BLOCK_ZERO;
+	case CLUSTER_ZERO: return BLOCK_ALLOCATED | BLOCK_ZERO;
+	case CLUSTER_ZERO_ALLOC:
+		*host_offset = m.host + (offset & (q->cluster_size - 1));
+		return BLOCK_ALLOCATED | BLOCK_ZERO | BLOCK_OFFSET_VALID;
+	case CLUSTER_NORMAL:
+		*host_offset = m.host;
+		return BLOCK_ALLOCATED | BLOCK_DATA | BLOCK_OFFSET_VALID;
+	case CLUSTER_COMPRESSED: return BLOCK_ALLOCATED | BLOCK_DATA | BLOCK_COMPRESSED;
+	}
+	return 0;
+}
+
+/* A larger L1 table at a new place. Held exclusively. */
+static int grow_l1(struct qcow2 *q, uint32_t entries)
+{
+	int rc = qcow2_settle(q);
+	if (rc)
+		return rc;
+	uint64_t bytes = qcow2_clusters(q, (uint64_t)entries * 8) << q->h.cluster_bits;
+	uint64_t *table = calloc(1, bytes);
+	uint8_t *raw = calloc(1, bytes);
+	int64_t at = table && raw ? qcow2_alloc_clusters(q, bytes >> q->h.cluster_bits) : -ENOMEM;
+	rc = at < 0 ? (int)at : qcow2_write_tables(q);
+	for (uint32_t i = 0; i < q->h.l1_size && !rc; i++) {
+		table[i] = q->l1[i];
+		store_be64(raw + (size_t)i * 8, table[i]);
+	}
+	if (!rc)
+		rc = file_pwrite(q->img->file, raw, bytes, (uint64_t)at);
+	if (!rc)
+		rc = file_flush(q->img->file);
+	if (!rc) {
+		uint8_t fields[12];
+		store_be32(fields, entries);
+		store_be64(fields + 4, (uint64_t)at);
+		rc = file_pwrite(q->img->file, fields, sizeof(fields), H_L1_SIZE);
+	}
+	if (!rc)
+		rc = file_flush(q->img->file);
+	free(raw);
+	if (rc) {
+		free(table);
+		if (at > 0)
+			qcow2_free_later(q, (uint64_t)at, bytes);
+		return rc;
+	}
+	uint64_t old = q->h.l1_offset, old_bytes = (uint64_t)q->h.l1_size * 8;
+	free(q->l1);
+	q->l1 = table;
+	q->h.l1_offset = (uint64_t)at;
+	q->h.l1_size = entries;
+	return old_bytes ? qcow2_add_refcount(q, old, old_bytes, -1) : 0;
+}
+
+int qcow2_truncate(struct image *img, uint64_t size, struct error *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t old = image_size(img), l2_bytes = (uint64_t)q->cluster_size << q->l2_bits;
+	size = size > INT64_MAX - 511 ? size : round_up(size, 512);
+	if (size > INT64_MAX - 511 || div_round_up(size, l2_bytes) > MAX_L1_BYTES / 8)
+		return error_set(err, EFBIG,
+				 "cannot resize '%s': %" PRIu64
+				 " bytes are too many for its cluster size",
+				 img->path, size);
+	if (q->h.nb_snapshots && q->h.version < 3)
+		return error_set(
+			err, ENOTSUP,
+			"cannot resize '%s': a version 2 image with snapshots has one size",
+			img->path);
+	int rc = 0;
+	begin(q);
+	if (div_round_up(size, l2_bytes) > q->h.l1_size)
+		rc = grow_l1(q, (uint32_t)div_round_up(size, l2_bytes));
+	if (!rc && size < old)
+		rc = change_clusters(q, round_up(size, q->cluster_size),
+				     round_up(old, q->cluster_size), CUT_OFF);
+	end(q);
+	/* What the backing image has behind the old end must not appear. */
+	if (!rc && size > old)
+		__atomic_store_n(&img->size, size, __ATOMIC_RELAXED);
+	uint64_t shown = img->backing ? image_size(img->backing) : 0;
+	if (shown > size)
+		shown = size;
+	if (!rc && shown > old)
+		rc = qcow2_write_zeroes(img, old, shown - old, true);
+	if (!rc && size < old && (size & (q->cluster_size - 1))) {
+		/* The rest of the last cluster would reappear when the disk grows again. */
+		uint64_t rest = round_up(size, q->cluster_size) - size;
+		if (rest > old - size)
+			rest = old - size;
+		rc = zero_part(img, size, rest);
+	}
+	begin(q);
+	if (!rc)
+		rc = qcow2_settle(q);
+	if (!rc)
+		rc = qcow2_header_set64(q, H_SIZE, size);
+	if (!rc)
+		rc = file_flush(img->file);
+	if (!rc) {
+		q->h.size = size;
+		__atomic_store_n(&img->size, size, __ATOMIC_RELAXED);
+	} else {
+		__atomic_store_n(&img->size, old, __ATOMIC_RELAXED);
+	}
+	end(q);
+	return rc ? error_errno(err, -rc, "cannot resize '%s'", img->path) : 0;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Raw images: the file is the disk. A file that does not end on a sector counts as if it did; what
+ * is missing reads as zeroes and is added when it is written.
+ */
+#include "block/file.h"
+#include "block/image.h"
+#include "block/node.h"
+#include "lib/bytes.h"
+#include "lib/text.h"
+#include <errno.h>
+#include <string.h>
+
+enum { SECTOR = 512 };
+
+static int raw_probe(const uint8_t *head, size_t len, const char *path)
+{
+	return 1;
+}
+
+static int raw_open(struct image *img, struct opts *opts, struct error *err)
+{
+	int64_t size = file_size(img->file);
+	if (size < 0)
+		return error_errno(err, (int)-size, "its size is unknown");
+	if (size > INT64_MAX - SECTOR)
+		return error_set(err, EFBIG, "it is too large");
+	img->size = round_up((uint64_t)size, SECTOR);
+	return 0;
+}
+
+static int raw_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	return file_preadv(img->file, iov, iovcnt, offset);
+}
+
+static int raw_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	return file_pwritev(img->file, iov, iovcnt, offset);
+}
+
+static int raw_flush(struct image *img)
+{
+	return file_flush(img->file);
+}
+
+static int raw_discard(struct image *img, uint64_t offset, uint64_t len)
+{
+	return file_discard(img->file, offset, len);
+}
+
+static int raw_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	return file_write_zeroes(img->file, offset, len, may_unmap);
+}
+
+static int raw_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
+			    uint64_t *host_offset)
+{
+	bool hole = file_in_hole(img->file, offset, len, count);
+	*host_offset = offset;
+	return BLOCK_ALLOCATED | BLOCK_OFFSET_VALID | (hole ? BLOCK_ZERO : BLOCK_DATA);
+}
+
+static int raw_truncate(struct image *img, uint64_t size, struct error *err)
+{
+	int rc = file_truncate(img->file, size);
+	if (rc)
+		return error_errno(err, -rc, "cannot resize '%s'", img->path);
+	__atomic_store_n(&img->size, round_up(size, SECTOR), __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int raw_create(const char *path, uint64_t size, struct opts *opts, struct error *err)
+{
+	static const char *const modes[] = {"off", "falloc", "full", NULL};
+	static const char *const known[] = {"size", "preallocation", NULL};
+	int mode = 0, rc;
+	if (opts) {
+		opts_get(opts, "size");
+		rc = opts_get_enum(opts, "preallocation", modes, &mode, err);
+		if (!rc)
+			rc = opts_check_unused(opts, "raw", known, err);
+		if (rc)
+			return rc;
+	}
+	struct file_open_args a = {.path = path,
+				   .flags = IMAGE_WRITABLE,
+				   .create = true,
+				   .perms = PERM_WRITE | PERM_RESIZE,
+				   .unshared = PERM_WRITE | PERM_RESIZE};
+	struct file_layer *f = file_open(&a, err);
+	if (!f)
+		return -(err && err->code ? err->code : EIO);
+	rc = file_truncate(f, 0);
+	if (!rc || rc == -ENOSPC)
+		rc = file_truncate(f, size);
+	if (!rc && mode == 1)
+		rc = file_allocate(f, 0, size);
+	if (!rc && mode == 2) {
+		static const uint8_t zeroes[65536];
+		for (uint64_t at = 0; at < size && !rc; at += sizeof(zeroes))
+			rc = file_pwrite(f, zeroes,
+					 size - at < sizeof(zeroes) ? (size_t)(size - at)
+								    : sizeof(zeroes),
+					 at);
+		if (!rc)
+			rc = file_flush(f);
+	}
+	file_close(f);
+	if (rc)
+		error_errno(err, -rc, "cannot make '%s' %llu bytes long", path,
+			    (unsigned long long)size);
+	return rc;
+}
+
+const struct image_driver raw_driver = {
+	.name = "raw",
+	.state_size = 1,
+	.probe = raw_probe,
+	.open = raw_open,
+	.preadv = raw_preadv,
+	.pwritev = raw_pwritev,
+	.flush = raw_flush,
+	.discard = raw_discard,
+	.write_zeroes = raw_write_zeroes,
+	.block_status = raw_block_status,
+	.truncate = raw_truncate,
+	.create = raw_create,
+};
