@@ -7,8 +7,7 @@
  *   protected mode  interrupt, trap and task gates in the IDT; to the same or an inner level
  *   V86 mode        the same gates; only to level 0, with the data segments saved and made null
  *
- * EXT, bit 0 of error codes raised here, tells that the event came from outside the program. RF is
- * set by whoever raised a fault: the saved image is EFLAGS as it stands.
+ * EXT, bit 0 of error codes raised here, tells that the event came from outside the program.
  */
 #include "cpu/desc.h"
 
@@ -21,6 +20,16 @@ struct event {
 	uint32_t flags; /* EFLAGS as they are saved */
 	unsigned ext;
 };
+
+/* Exceptions of the fault class: the saved image has RF set, so that the instruction's breakpoint
+ * does not hit twice (SDM vol. 3B, 17.3.1.1). */
+static bool is_fault_class(unsigned vector)
+{
+	const uint32_t faults = 1u << EXC_DE | 1u << EXC_BR | 1u << EXC_UD | 1u << EXC_NM |
+				1u << EXC_TS | 1u << EXC_NP | 1u << EXC_SS | 1u << EXC_GP |
+				1u << EXC_PF | 1u << EXC_MF | 1u << EXC_AC | 1u << EXC_XM;
+	return vector < 32 && (faults >> vector & 1);
+}
 
 static _Noreturn void raise_gate(struct soft_cpu *c, unsigned exception, const struct event *e)
 {
@@ -177,6 +186,8 @@ void deliver_interrupt(struct soft_cpu *c, unsigned vector, enum intr_source sou
 		.flags = flags_get(c),
 		.ext = source == INTR_SOFTWARE ? 0 : ERR_EXT,
 	};
+	if (source == INTR_EXCEPTION && is_fault_class(vector))
+		e.flags |= FL_RF;
 	if (c->cr0 & CR0_PE)
 		deliver_protected(c, &e);
 	else
