@@ -59,5 +59,8 @@ struct chardev *chardev_new_mux(struct loop *loop, struct chardev *below,
 				void (*quit)(void *opaque), void *opaque);
 /* A view of the mux for one more front end; freed with the mux. */
 struct chardev *chardev_mux_port(struct chardev *mux);
+/* True for what chardev_open() made of a "mon:" spec; it still needs the function for Ctrl-A x. */
+bool chardev_is_mux(const struct chardev *chr);
+void chardev_mux_set_quit(struct chardev *mux, void (*quit)(void *opaque), void *opaque);
 
 #endif
