@@ -106,6 +106,13 @@ unit-%: FORCE
 	@set -e; for t in $(filter $(BUILD)/unit/$*/%,$(UNIT_BIN)); do echo "== $$t"; $$t; done
 FORCE:
 
+# Random instruction streams, the host's CPU against the software CPU: see tests/diff/diff.c.
+DIFF_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/diff/*.c))
+$(BUILD)/tests/diff.bin: $(DIFF_OBJ) $(BUILD)/libcpu.a $(BUILD)/libcore.a $(BUILD)/liblib.a
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+diff: $(BUILD)/tests/diff.bin
+
 # The man page is printed from the same table as -h.
 $(BUILD)/mkman: $(BUILD)/tools/mkman.o $(ARCHIVES)
 	@echo "  LINK    $@"
@@ -146,5 +153,5 @@ clean:
 	rm -rf build build-san
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')
-.PHONY: all unit man demo test install format format-check clean FORCE
+.PHONY: all unit diff man demo test install format format-check clean FORCE
 .DEFAULT_GOAL := all

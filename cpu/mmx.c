@@ -170,8 +170,8 @@ static void op_maskmovq(struct soft_cpu *c, const struct insn *i)
 		return;
 	v = mmx_read(&c->fpu, i->reg);
 	mask = mmx_read(&c->fpu, i->rm);
+	mmx_take_over(&c->fpu); /* even if the store faults */
 	simd_store_masked(c, i, (const uint8_t *)&v, (const uint8_t *)&mask, 8);
-	mmx_take_over(&c->fpu);
 }
 
 static void op_emms(struct soft_cpu *c, const struct insn *i)

@@ -163,14 +163,15 @@ void op_arpl(struct soft_cpu *c, const struct insn *i)
 {
 	need_protected_mode(c);
 	unsigned rpl = *reg16(c, i->reg) & SEL_RPL;
-	uint16_t value =
-		i->is_mem ? ld16_rmw(c, i->seg, effective_address(c, i)) : *reg16(c, i->rm);
+	uint32_t off = effective_address(c, i);
+	uint16_t value = i->is_mem ? ld16(c, i->seg, off) : *reg16(c, i->rm);
 	bool adjust = (value & SEL_RPL) < rpl;
 	if (adjust)
 		value = (uint16_t)((value & ~SEL_RPL) | rpl);
-	if (i->is_mem)
-		st16_rmw(c, value);
-	else
+	/* Processors read first, and write only what changed. */
+	if (i->is_mem && adjust)
+		st16(c, i->seg, off, value);
+	else if (adjust)
 		*reg16(c, i->rm) = value;
 	set_zf(c, adjust);
 }

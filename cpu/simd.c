@@ -71,18 +71,11 @@ bool simd_has_imm8(uint16_t opcode)
 void simd_store_masked(struct soft_cpu *c, const struct insn *i, const uint8_t *src,
 		       const uint8_t *mask, unsigned len)
 {
-	uint32_t off = c->gpr[R_EDI];
+	uint32_t off = c->gpr[R_EDI] & i->ad_mask;
 
-	/* All bytes are tried before the first is written. */
-	for (unsigned pass = 0; pass < 2; pass++)
-		for (unsigned n = 0; n < len; n++) {
-			uint32_t at = (off + n) & i->ad_mask;
-
-			if (!(mask[n] & 0x80))
-				continue;
-			if (pass == 0)
-				probe_write(c, i->seg, at, 1);
-			else
-				st8(c, i->seg, at, src[n]);
-		}
+	/* All of the operand must be writable, whatever the mask says. */
+	probe_write(c, i->seg, off, len);
+	for (unsigned n = 0; n < len; n++)
+		if (mask[n] & 0x80)
+			st8(c, i->seg, off + n, src[n]);
 }

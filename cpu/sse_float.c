@@ -302,8 +302,9 @@ static inline void from_mmx(struct soft_cpu *c, const struct insn *i, float_kern
 		return;
 	v = i->is_mem ? ld64(c, i->seg, effective_address(c, i)) : mmx_read(&c->fpu, i->rm);
 	memcpy(src, &v, 8);
+	if (!i->is_mem) /* only then an MMX register takes part; even if #XM follows */
+		mmx_take_over(&c->fpu);
 	run(c, kernel, dst, src);
-	mmx_take_over(&c->fpu);
 	memcpy(c->fpu.xmm[i->reg], dst, result_bytes);
 }
 static void op_cvtpi2ps(struct soft_cpu *c, const struct insn *i)
@@ -325,8 +326,8 @@ static inline void to_mmx(struct soft_cpu *c, const struct insn *i, float_kernel
 	if (!x87_enter(c))
 		return;
 	memcpy(src, size == 16 ? sse_source(c, i, tmp) : sse_source_scalar(c, i, tmp, 8), size);
-	run(c, kernel, dst, src);
 	mmx_take_over(&c->fpu);
+	run(c, kernel, dst, src);
 	mmx_write(&c->fpu, i->reg, load_le64(dst));
 }
 static void op_cvtps2pi(struct soft_cpu *c, const struct insn *i)

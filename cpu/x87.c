@@ -259,7 +259,6 @@ static void op_cmov(struct soft_cpu *c, const struct insn *i)
 	}
 	if (((eflags & tested[i->reg & 3]) != 0) == (i->opcode == 0xDA))
 		x87_copy(x87_st(f, 0), x87_st(f, i->rm));
-	f->sw &= (uint16_t)~SW_C1;
 }
 
 /* All that is rare or slow anyway: runs as it is on the host. */

@@ -237,6 +237,7 @@ void op_ffree(struct soft_cpu *c, const struct insn *i)
 		return;
 	x87_note(c, i);
 	c->fpu.tag_valid &= (uint8_t) ~(1u << x87_physical(&c->fpu, i->rm));
+	c->fpu.sw &= (uint16_t)~SW_C1;
 }
 
 /* DF C0: as FFREE, then pops. */
@@ -248,6 +249,7 @@ void op_ffreep(struct soft_cpu *c, const struct insn *i)
 		return;
 	x87_note(c, i);
 	f->tag_valid &= (uint8_t) ~(1u << x87_physical(f, i->rm));
+	f->sw &= (uint16_t)~SW_C1;
 	x87_pop(f);
 }
 

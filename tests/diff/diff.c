@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * diff: compares the software CPU with the host CPU on random instruction streams.
+ *
+ *   diff [--seed N] [--count INSTRUCTIONS] [--only GROUP[,GROUP...]] [--block N] [--keep-going N]
+ *
+ * A block of instructions runs on both. An exception ends the run on both sides at the same place
+ * with the same state, or it is a difference; then the block goes on behind the instruction. When a
+ * block differs, it is run again one instruction at a time (EFLAGS.TF), so that the instruction can
+ * be named.
+ */
+#include "tests/diff/diff.h"
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+	MAX_FAULTS = 10, /* of one block */
+	REFRESH = 64,    /* blocks between new memory contents */
+	FX_FOP = 6,
+	FX_FIP = 8,
+	FX_FDP = 16,
+	FX_MXCSR = 24,
+	FX_MXCSR_MASK = 28,
+	FX_ST = 32,
+	FX_XMM = 160,
+};
+#define FLAGS_COMPARED (FL_ARITH | FL_DF | FL_NT | FL_AC | FL_ID)
+
+static struct block block;
+static struct machine_state start, native, soft;
+static uint8_t start_data[DATA_SIZE];
+
+/* ---- comparing ---- */
+
+static bool same_fx(const uint8_t *a, const uint8_t *b)
+{
+	if (memcmp(a, b, 5) != 0 || memcmp(a + FX_FIP, b + FX_FIP, 4) != 0 ||
+	    memcmp(a + FX_MXCSR, b + FX_MXCSR, 4) != 0)
+		return false;
+	for (unsigned n = 0; n < 8; n++)
+		if (memcmp(a + FX_ST + 16 * n, b + FX_ST + 16 * n, 10) != 0)
+			return false;
+	return memcmp(a + FX_XMM, b + FX_XMM, 128) == 0;
+}
+
+/* An access across 4 GiB in a flat segment may or may not violate the limit (SDM vol. 3A, 5.3). */
+static bool wraps_around(const struct outcome *host, const struct outcome *soft)
+{
+	enum { LARGEST_OPERAND = 512 };
+
+	return host->vector == EXC_PF && host->cr2 + LARGEST_OPERAND < LARGEST_OPERAND * 2 &&
+	       (soft->vector == EXC_GP || soft->vector == EXC_SS);
+}
+
+static bool same_outcome(const struct outcome *a, const struct outcome *b)
+{
+	enum { PF_FETCH = 1 << 4 }; /* reported only where NX is enabled */
+
+	if (a->finished || b->finished)
+		return a->finished == b->finished;
+	if (wraps_around(a, b))
+		return true;
+	if (a->vector != b->vector)
+		return false;
+	if (a->vector == EXC_PF)
+		return a->cr2 == b->cr2 && (a->error & ~PF_FETCH) == (b->error & ~PF_FETCH);
+	return a->vector < EXC_DF || a->vector > EXC_AC || a->vector == EXC_MF ||
+	       a->error == b->error;
+}
+
+static bool same(const struct machine_state *a, const struct machine_state *b, uint32_t undefined)
+{
+	return memcmp(a->gpr, b->gpr, sizeof a->gpr) == 0 && a->eip == b->eip &&
+	       !((a->eflags ^ b->eflags) & FLAGS_COMPARED & ~undefined) && same_fx(a->fx, b->fx) &&
+	       memcmp(native_data, soft_data, DATA_SIZE) == 0;
+}
+
+/* ---- reporting ---- */
+
+/* Takes what an FSTENV or the like stored of the x87's pointers from the host. */
+static void ignore_pointers(const struct gen_insn *insn)
+{
+	for (unsigned n = 0; n < 32; n++)
+		if (insn->env_bytes >> n & 1)
+			soft_data[insn->env + n] = native_data[insn->env + n];
+}
+
+static void print_bytes(const uint8_t *p, unsigned n)
+{
+	while (n-- > 0)
+		printf("%02x ", *p++);
+}
+
+static void print_outcome(const char *who, const struct machine_state *s, const struct outcome *o)
+{
+	printf("  %-6s eip %08x ", who, s->eip);
+	if (o->finished)
+		printf("finished\n");
+	else
+		printf("vector %u error %x cr2 %08x\n", o->vector, o->error, o->cr2);
+}
+
+static void print_row(const char *name, const uint8_t *from, const uint8_t *a, const uint8_t *b,
+		      unsigned size)
+{
+	printf("  %c %-7s ", memcmp(a, b, size) != 0 ? '*' : ' ', name);
+	for (unsigned n = size; n-- > 0;)
+		printf("%02x", from[n]);
+	printf(" -> ");
+	for (unsigned n = size; n-- > 0;)
+		printf("%02x", a[n]);
+	if (memcmp(a, b, size) != 0) {
+		printf(" / ");
+		for (unsigned n = size; n-- > 0;)
+			printf("%02x", b[n]);
+	}
+	printf("\n");
+}
+
+static void print_states(const struct machine_state *from, const struct outcome *no,
+			 const struct outcome *so, bool fpu)
+{
+	static const char *const gpr[8] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"};
+	char name[8];
+	unsigned printed = 0;
+
+	print_outcome("host", &native, no);
+	print_outcome("soft", &soft, so);
+	printf("    before -> host / soft where they differ\n");
+	for (unsigned n = 0; n < 8; n++)
+		print_row(gpr[n], (const uint8_t *)&from->gpr[n], (const uint8_t *)&native.gpr[n],
+			  (const uint8_t *)&soft.gpr[n], 4);
+	print_row("eflags", (const uint8_t *)&from->eflags, (const uint8_t *)&native.eflags,
+		  (const uint8_t *)&soft.eflags, 4);
+	if (fpu || !same_fx(native.fx, soft.fx)) {
+		print_row("cw", from->fx, native.fx, soft.fx, 2);
+		print_row("sw", from->fx + 2, native.fx + 2, soft.fx + 2, 2);
+		print_row("tags", from->fx + 4, native.fx + 4, soft.fx + 4, 1);
+		print_row("fip", from->fx + FX_FIP, native.fx + FX_FIP, soft.fx + FX_FIP, 4);
+		print_row("mxcsr", from->fx + FX_MXCSR, native.fx + FX_MXCSR, soft.fx + FX_MXCSR,
+			  4);
+		for (unsigned n = 0; n < 8; n++) {
+			unsigned at = FX_ST + 16 * n;
+
+			snprintf(name, sizeof name, "st%u", n);
+			print_row(name, from->fx + at, native.fx + at, soft.fx + at, 10);
+		}
+		for (unsigned n = 0; n < 8; n++) {
+			unsigned at = FX_XMM + 16 * n;
+
+			snprintf(name, sizeof name, "xmm%u", n);
+			print_row(name, from->fx + at, native.fx + at, soft.fx + at, 16);
+		}
+	}
+	for (unsigned n = 0; n < DATA_SIZE && printed < 32; n++)
+		if (native_data[n] != soft_data[n]) {
+			printf("  * [%08x] %02x / %02x\n", DATA_BASE + n, native_data[n],
+			       soft_data[n]);
+			printed++;
+		}
+}
+
+/* ---- running ---- */
+
+static void load_memory(const uint8_t *data)
+{
+	memcpy(native_data, data, DATA_SIZE);
+	memcpy(soft_data, data, DATA_SIZE);
+}
+
+/* Index of the instruction at `eip`, or `count` if none begins there. */
+static unsigned insn_at(uint32_t eip)
+{
+	unsigned n = 0;
+
+	while (n < block.count && (uint32_t)CODE_BASE + block.insn[n].offset != eip)
+		n++;
+	return n;
+}
+
+/* Where to go on after an exception; 0 if the block ends with it. */
+static uint32_t resume_at(uint32_t eip, unsigned vector)
+{
+	unsigned n = insn_at(eip);
+
+	if (n >= block.count - 1)
+		return 0;
+	if (vector == EXC_BP || vector == EXC_OF || vector == EXC_DB)
+		return eip;
+	return (uint32_t)CODE_BASE + block.insn[n + 1].offset;
+}
+
+/* True if the block did the same on both. */
+static bool run_block(void)
+{
+	struct outcome no, so;
+
+	native = soft = start;
+	for (unsigned faults = 0;; faults++) {
+		uint32_t next;
+
+		native_run(&native, &no);
+		soft_run(&soft, &so);
+		if (!same_outcome(&no, &so) ||
+		    !same(&native, &soft,
+			  no.finished ? 0 : block.insn[insn_at(native.eip)].undefined))
+			return false;
+		if (no.finished || faults == MAX_FAULTS)
+			return true;
+		next = resume_at(native.eip, no.vector);
+		if (!next)
+			return true;
+		native.eip = soft.eip = next;
+		native.eflags = soft.eflags = native.eflags & ~(uint32_t)FL_RF;
+	}
+}
+
+/* Runs the block step by step and tells where it goes apart. */
+static void explain(bool fpu)
+{
+	struct machine_state before;
+	struct outcome no = {0}, so = {0};
+	unsigned steps, n;
+
+	native = soft = start;
+	load_memory(start_data);
+	for (steps = 0; steps < 20000; steps++) {
+		uint32_t eip = native.eip, undefined = 0;
+
+		before = native;
+		n = insn_at(eip);
+		native.eflags |= FL_TF;
+		soft.eflags |= FL_TF;
+		native_run(&native, &no);
+		soft_run(&soft, &so);
+		if (n < block.count) {
+			undefined = block.insn[n].undefined;
+			ignore_pointers(&block.insn[n]);
+		}
+		if (!same_outcome(&no, &so) || !same(&native, &soft, undefined)) {
+			printf("difference after %u steps, instruction ", steps);
+			print_bytes(block.code + (eip - CODE_BASE),
+				    n < block.count
+					    ? block.insn[n + 1].offset - block.insn[n].offset
+					    : 16);
+			printf("\n");
+			print_states(&before, &no, &so, fpu);
+			return;
+		}
+		if (no.finished || native.eip == CODE_EXIT)
+			break;
+		native.eip = soft.eip =
+			no.vector == EXC_DB ? native.eip : resume_at(native.eip, no.vector);
+		native.eflags = soft.eflags = native.eflags & ~(uint32_t)FL_RF;
+		if (!native.eip)
+			break;
+	}
+	/* Step by step it is right: show the run as a whole. */
+	load_memory(start_data);
+	run_block();
+	printf("difference in a block that is right step by step:\n  ");
+	for (n = 0; n < block.count; n++) {
+		print_bytes(block.code + block.insn[n].offset,
+			    block.insn[n + 1].offset - block.insn[n].offset);
+		printf("\n  ");
+	}
+	printf("\n");
+	print_states(&start, &no, &so, fpu);
+}
+
+static unsigned parse_groups(char *list)
+{
+	unsigned mask = 0;
+
+	for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
+		unsigned n = 0;
+
+		while (group_names[n] && strcmp(group_names[n], name) != 0)
+			n++;
+		if (!group_names[n]) {
+			fprintf(stderr, "diff: unknown group '%s'; there are:", name);
+			for (n = 0; group_names[n]; n++)
+				fprintf(stderr, " %s", group_names[n]);
+			fprintf(stderr, "\n");
+			exit(1);
+		}
+		mask |= 1u << n;
+	}
+	return mask;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"seed", 1, NULL, 's'},  {"count", 1, NULL, 'c'},      {"only", 1, NULL, 'o'},
+		{"block", 1, NULL, 'b'}, {"keep-going", 1, NULL, 'k'}, {0}};
+	uint64_t seed = (uint64_t)time(NULL), count = 10000000, blocks = 0, differences = 0,
+		 keep_going = 1;
+	unsigned groups = ~0u, size = 48;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 's': seed = strtoull(optarg, NULL, 0); break;
+		case 'c': count = strtoull(optarg, NULL, 0); break;
+		case 'o': groups = parse_groups(optarg); break;
+		case 'b': size = (unsigned)atoi(optarg); break;
+		case 'k': keep_going = strtoull(optarg, NULL, 0); break;
+		default: return 1;
+		}
+	}
+	if (size < 1 || size > 400)
+		size = 48;
+	if (!native_open() || !soft_open())
+		return 1;
+	memcpy(soft_code, native_code, CODE_SIZE);
+	for (; soft_instructions() < count && differences < keep_going; blocks++) {
+		uint64_t block_seed =
+			seed * UINT64_C(0x9E3779B97F4A7C15) + blocks * UINT64_C(0xD1B54A32D192ED03);
+
+		random_state = block_seed | 1;
+		for (unsigned n = 0; n < 4; n++)
+			random32();
+		if (blocks % REFRESH == 0) {
+			generate_data(native_data, DATA_SIZE);
+			memcpy(soft_data, native_data, DATA_SIZE);
+		}
+		generate_block(&block, size, groups);
+		generate_state(&start);
+		memcpy(native_code, block.code, block.len);
+		memcpy(soft_code, block.code, block.len);
+		soft_code_changed(block.len);
+		memcpy(start_data, native_data, DATA_SIZE);
+		if (!run_block()) {
+			printf("seed %llu, block %llu: ", (unsigned long long)seed,
+			       (unsigned long long)blocks);
+			explain((groups & ~0x1FFu) != 0);
+			differences++;
+			load_memory(start_data);
+		}
+	}
+	printf("%llu instructions in %llu blocks, seed %llu: %llu differences\n",
+	       (unsigned long long)soft_instructions(), (unsigned long long)blocks,
+	       (unsigned long long)seed, (unsigned long long)differences);
+	return differences != 0;
+}

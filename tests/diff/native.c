@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Runs 32-bit code on the host CPU, inside this 64-bit process.
+ *
+ * Linux keeps a 32-bit user code segment in the GDT. IRETQ enters it with all registers loaded; the
+ * code lives below 4 GiB. It comes back by a far jump to the 64-bit code segment, or by an
+ * exception: the signal handler reads the registers from the signal frame and resumes this file's
+ * 64-bit code instead.
+ *
+ * What passes between stands in a page below 2 GiB, so that it can be addressed without any base
+ * register.
+ */
+#include "tests/diff/diff.h"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+enum { TRAMPOLINE = 0x0FF00000, PAGE = 4096, LONG_CS = 0x33 };
+
+/* At TRAMPOLINE + PAGE; the offsets are used in the assembly below. */
+struct passage {
+	uint32_t gpr[8];   /* 0x00 */
+	uint64_t frame[5]; /* 0x20: RIP CS RFLAGS RSP SS for IRETQ */
+	uint64_t host_rsp; /* 0x48 */
+	uint64_t eflags;   /* 0x50 */
+	uint64_t exit;     /* 0x58: address of native_exit */
+	uint8_t pad[0x20]; /* 0x60 */
+	uint8_t fx[512];   /* 0x80 */
+};
+_Static_assert(offsetof(struct passage, fx) == 0x80, "passage layout");
+
+static struct passage *const passage = (struct passage *)(uintptr_t)(TRAMPOLINE + PAGE);
+static volatile struct outcome *current;
+uint8_t *native_code, *native_data = (uint8_t *)(uintptr_t)DATA_BASE;
+
+void native_enter(void);
+extern char native_exit[], native_return[];
+
+__asm__(".pushsection .text\n"
+	"	.set P, 0x0FF01000\n"
+	"	.type native_enter, @function\n"
+	"native_enter:\n"
+	"	push %rbx\n"
+	"	push %rbp\n"
+	"	push %r12\n"
+	"	push %r13\n"
+	"	push %r14\n"
+	"	push %r15\n"
+	"	pushfq\n"
+	"	mov %rsp, P + 0x48\n"
+	"	fxrstor P + 0x80\n"
+	"	mov $0x2B, %eax\n"
+	"	mov %eax, %ds\n"
+	"	mov %eax, %es\n"
+	"	mov P + 0x00, %eax\n"
+	"	mov P + 0x04, %ecx\n"
+	"	mov P + 0x08, %edx\n"
+	"	mov P + 0x0C, %ebx\n"
+	"	mov P + 0x14, %ebp\n"
+	"	mov P + 0x18, %esi\n"
+	"	mov P + 0x1C, %edi\n"
+	"	mov $P + 0x20, %esp\n"
+	"	iretq\n"
+	"native_exit:\n" /* by a far jump: everything still holds the code's values */
+	"	mov %eax, P + 0x00\n"
+	"	mov %ecx, P + 0x04\n"
+	"	mov %edx, P + 0x08\n"
+	"	mov %ebx, P + 0x0C\n"
+	"	mov %esp, P + 0x10\n"
+	"	mov %ebp, P + 0x14\n"
+	"	mov %esi, P + 0x18\n"
+	"	mov %edi, P + 0x1C\n"
+	"	mov P + 0x48, %rsp\n"
+	"	pushfq\n"
+	"	popq P + 0x50\n"
+	"	fxsave P + 0x80\n"
+	"	fninit\n"
+	"native_return:\n"
+	"	popfq\n"
+	"	pop %r15\n"
+	"	pop %r14\n"
+	"	pop %r13\n"
+	"	pop %r12\n"
+	"	pop %rbp\n"
+	"	pop %rbx\n"
+	"	ret\n"
+	"	.size native_enter, . - native_enter\n"
+	".popsection\n");
+
+enum { GREG_RFLAGS_HOST = 0x202, FX_CW_INIT = 0x37F, MXCSR_INIT = 0x1F80 };
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+	greg_t *g = uc->uc_mcontext.gregs;
+	struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
+	static const int reg[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX,
+				   REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+
+	/* The kernel leaves AC as the code had it, and C code accesses misaligned data. */
+	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandl $~0x40000, "
+			 "(%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp"
+			 :
+			 :
+			 : "memory", "cc");
+	if ((g[REG_CSGSFS] & 0xFFFF) != USER_CS) {
+		signal(sig, SIG_DFL); /* a bug in the test itself */
+		return;
+	}
+	for (unsigned n = 0; n < 8; n++)
+		passage->gpr[n] = (uint32_t)g[reg[n]];
+	passage->eflags = (uint64_t)g[REG_EFL];
+	passage->frame[0] = (uint64_t)g[REG_RIP];
+	memcpy(passage->fx, fp, sizeof passage->fx);
+	current->finished = false;
+	current->vector = (unsigned)g[REG_TRAPNO];
+	current->error = (uint32_t)g[REG_ERR];
+	current->cr2 = (uint32_t)g[REG_CR2];
+	g[REG_CSGSFS] = (g[REG_CSGSFS] & ~(greg_t)0xFFFF) | LONG_CS;
+	g[REG_RIP] = (greg_t)(uintptr_t)native_return;
+	g[REG_RSP] = (greg_t)passage->host_rsp;
+	g[REG_EFL] = GREG_RFLAGS_HOST;
+	fp->cwd = FX_CW_INIT;
+	fp->swd = 0;
+	fp->ftw = 0;
+	fp->mxcsr = MXCSR_INIT;
+}
+
+void native_run(struct machine_state *s, struct outcome *out)
+{
+	static const uint32_t mxcsr = MXCSR_INIT;
+
+	memcpy(passage->gpr, s->gpr, sizeof s->gpr);
+	passage->frame[0] = s->eip;
+	passage->frame[1] = USER_CS;
+	passage->frame[2] = s->eflags;
+	passage->frame[3] = s->gpr[R_ESP];
+	passage->frame[4] = USER_DS;
+	memcpy(passage->fx, s->fx, sizeof s->fx);
+	*out = (struct outcome){.finished = true};
+	current = out;
+	native_enter();
+	__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+	memcpy(s->gpr, passage->gpr, sizeof s->gpr);
+	s->eip = out->finished ? CODE_EXIT : (uint32_t)passage->frame[0];
+	s->eflags = (uint32_t)passage->eflags;
+	memcpy(s->fx, passage->fx, sizeof s->fx);
+}
+
+static void *map_fixed(uint32_t at, size_t size, int prot, int flags, int fd)
+{
+	void *want = (void *)(uintptr_t)at;
+	void *p = mmap(want, size, prot, flags | MAP_FIXED_NOREPLACE, fd, 0);
+
+	return p == want ? p : NULL;
+}
+
+bool native_open(void)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
+	struct sigaction action = {.sa_sigaction = on_signal,
+				   .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+	stack_t stack = {.ss_size = 1 << 16};
+	int fd = memfd_create("code", 0);
+	uint8_t *trampoline, *leave;
+	uint32_t exit_at = TRAMPOLINE;
+
+	if (fd < 0 || ftruncate(fd, CODE_SIZE) < 0 ||
+	    !map_fixed(CODE_BASE, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd) ||
+	    !map_fixed(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1) ||
+	    !(trampoline = map_fixed(TRAMPOLINE, 2 * PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
+				     MAP_PRIVATE | MAP_ANONYMOUS, -1))) {
+		perror("cannot map memory below 4 GiB");
+		return false;
+	}
+	native_code = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	stack.ss_sp = malloc(stack.ss_size);
+	if (native_code == MAP_FAILED || !stack.ss_sp)
+		return false;
+	/* TRAMPOLINE: jmp *passage->exit, reached in 64-bit mode. */
+	passage->exit = (uint64_t)(uintptr_t)native_exit;
+	memcpy(trampoline, (uint8_t[]){0xFF, 0x24, 0x25}, 3);
+	memcpy(trampoline + 3, &(uint32_t){TRAMPOLINE + PAGE + offsetof(struct passage, exit)}, 4);
+	/* CODE_EXIT: ljmp $LONG_CS, $TRAMPOLINE. */
+	leave = native_code + (CODE_EXIT - CODE_BASE);
+	leave[0] = 0xEA;
+	memcpy(leave + 1, &exit_at, 4);
+	leave[5] = LONG_CS;
+	leave[6] = 0;
+	sigaltstack(&stack, NULL);
+	for (size_t n = 0; n < sizeof signals / sizeof signals[0]; n++)
+		sigaction(signals[n], &action, NULL);
+	return true;
+}
