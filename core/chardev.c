@@ -204,12 +204,6 @@ static void on_call(void *opaque)
 	if (chr->connected && chr->broken)
 		output_gone(chr);
 	chr->broken = false;
-	if (chr->connected && chr->always_ready && !chr->eof && chr->attached &&
-	    chr->in.len < CHARDEV_IN_CHUNK) {
-		chr->eof = !read_some(chr);
-		if (!chr->eof)
-			loop_call_schedule(chr->loop, &chr->call);
-	}
 	chardev_deliver(chr);
 	update_watches(chr);
 }
@@ -256,7 +250,7 @@ static void on_in(void *opaque, unsigned events)
 
 void chardev_accept_input(struct chardev *chr)
 {
-	if (chr->in.len || chr->always_ready)
+	if (chr->in.len)
 		loop_call_schedule(chr->loop, &chr->call);
 }
 
@@ -270,9 +264,7 @@ void chardev_connect(struct chardev *chr, int fd_in, int fd_out)
 	chr->eof = fd_in < 0;
 	if (fd_in >= 0) {
 		chr->watch_in = loop_fd_new(chr->loop, fd_in, 0, on_in, chr, NULL);
-		chr->always_ready = !chr->watch_in;
 	}
-	/* A regular file cannot be watched and never needs to be. */
 	if (fd_out >= 0 && fd_out != fd_in)
 		chr->watch_out = loop_fd_new(chr->loop, fd_out, 0, on_out, chr, NULL);
 	update_watches(chr);
@@ -286,7 +278,6 @@ void chardev_disconnect(struct chardev *chr)
 	chr->watch_in = chr->watch_out = NULL;
 	chr->fd_in = chr->fd_out = -1;
 	chr->connected = false;
-	chr->always_ready = false;
 	strbuf_consume(&chr->out, chr->out.len);
 	loop_call_schedule(chr->loop, &chr->call);
 }

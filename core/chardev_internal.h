@@ -47,7 +47,6 @@ struct chardev {
 	int fd_in, fd_out; /* -1: none; the same for a socket */
 	struct loop_fd *watch_in, *watch_out;
 	bool eof;            /* fd_in has no more */
-	bool always_ready;   /* fd_in cannot be polled (a regular file): read when there is room */
 	bool broken;         /* writing failed */
 	bool out_blocking;   /* fd_out may block: write only what poll() promises */
 	bool drop_when_full; /* nobody may ever read: old output is worth less than a stuck guest */
