@@ -108,10 +108,10 @@ FORCE:
 
 # Random instruction streams, the host's CPU against the software CPU: see tests/diff/diff.c.
 DIFF_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/diff/*.c))
-$(BUILD)/tests/diff.bin: $(DIFF_OBJ) $(BUILD)/libcpu.a $(BUILD)/libcore.a $(BUILD)/liblib.a
+$(BUILD)/cpu-diff: $(DIFF_OBJ) $(BUILD)/libcpu.a $(BUILD)/libcore.a $(BUILD)/liblib.a
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-diff: $(BUILD)/tests/diff.bin
+diff: $(BUILD)/cpu-diff
 
 # The man page is printed from the same table as -h.
 $(BUILD)/mkman: $(BUILD)/tools/mkman.o $(ARCHIVES)
@@ -122,6 +122,9 @@ $(BUILD)/minivm.1: $(BUILD)/mkman
 	@$(BUILD)/mkman > $@
 
 man: $(BUILD)/minivm.1
+
+docs: $(BUILD)/mkman
+	$(BUILD)/mkman --markdown > docs/commands.md
 
 demo: all
 	scripts/boot-installer $(BUILD)

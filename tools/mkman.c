@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Prints minivm(1) from the option table that the program itself parses with. */
+/* Prints minivm(1), or with --markdown docs/commands.md, from the tables that the program itself works with. */
+#include "lib/strbuf.h"
+#include "vmm/monitor.h"
 #include "vmm/options.h"
 #include <stdio.h>
+#include <string.h>
 
 /* A dash is a minus sign in roff only when escaped; a dot or quote at a line's start is a request.
  */
@@ -40,8 +43,54 @@ static void print_options(void)
 	}
 }
 
-int main(void)
+static void print_markdown_options(void)
 {
+	for (const struct option_row *row = option_table; row->name; row++) {
+		if (row->section)
+			printf("\n### %s\n\n", row->section);
+		printf("- `-%s%s%s", row->name, row->arg ? " " : "", row->arg ? row->arg : "");
+		printf("`%s%s%s: ", row->alias ? " (also `-" : "", row->alias ? row->alias : "", row->alias ? "`)" : "");
+		for (const char *p = row->help; *p; p++)
+			putchar(*p == '\n' ? ' ' : *p);
+		putchar('\n');
+	}
+}
+
+/* The monitor's own help, "usage -- explanation" a line, as a list. */
+static void print_markdown_commands(const char *help_command)
+{
+	struct strbuf help = STRBUF_INIT;
+	unsigned cpu = 0;
+	monitor_run(NULL, &cpu, help_command, &help);
+	char *save = NULL;
+	for (char *line = strtok_r(help.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char *separator = strstr(line, " -- ");
+		if (!separator)
+			continue;
+		*separator = 0;
+		printf("- `%s`: %s\n", line, separator + 4);
+	}
+	strbuf_free(&help);
+}
+
+static void print_markdown(void)
+{
+	printf("# Options and monitor commands\n\n"
+	       "Printed by `make docs` from the tables in the source; `minivm -h` and `help` in the monitor show the same.\n"
+	       "\n## Command line\n");
+	print_markdown_options();
+	printf("\n## Monitor\n\n");
+	print_markdown_commands("help");
+	printf("\n### info\n\n");
+	print_markdown_commands("help info");
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "--markdown")) {
+		print_markdown();
+		return 0;
+	}
 	puts(".TH MINIVM 1 \"\" \"minivm " MINIVM_VERSION "\"\n"
 	     ".SH NAME\nminivm \\- a small, fast x86 PC\n"
 	     ".SH SYNOPSIS\n.B minivm\n[options] [disk image]\n"

@@ -12,8 +12,8 @@ int accel_add(struct options *o, const char *name, struct error *err);
 /* What each engine is and what the probe of this host found. */
 void accel_help(void);
 /*
- * Makes the first engine of the user's list that works; without a list KVM if it can run a PC, else soft, with one line on stderr
- * about the choice when it is not KVM.
+ * Makes the first engine of the user's list that works; without a list KVM if it can run a PC, else
+ * soft, with one line on stderr about the choice when it is not KVM.
  */
 struct engine *accel_create(const struct options *o, const struct engine_config *config,
 			    struct error *err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* -chardev, -serial, -parallel, -debugcon, -monitor, -qmp, -mon and -nographic: which backend goes where. */
+/* -chardev, -serial, -parallel, -debugcon, -monitor, -qmp, -mon and -nographic: which backend goes
+ * where. */
 #ifndef VMM_CHARDEVS_H
 #define VMM_CHARDEVS_H
 

@@ -10,14 +10,15 @@
 enum { IDE_SLOTS = 4, FLOPPY_SLOTS = 2 };
 
 struct machine_drives {
-	struct drive *ide[IDE_SLOTS];       /* bus * 2 + unit; NULL: nothing there */
+	struct drive *ide[IDE_SLOTS]; /* bus * 2 + unit; NULL: nothing there */
 	struct drive *floppy[FLOPPY_SLOTS];
-	int ide_bootindex[IDE_SLOTS];       /* -1: none given */
+	int ide_bootindex[IDE_SLOTS]; /* -1: none given */
 	int floppy_bootindex[FLOPPY_SLOTS];
 };
 
 /* Opens all media. On failure everything opened is closed again. */
-int drives_create(struct machine_drives *drives, struct options *o, struct loop *loop, struct error *err);
+int drives_create(struct machine_drives *drives, struct options *o, struct loop *loop,
+		  struct error *err);
 void drives_free(struct machine_drives *drives);
 /* The drive with this id ("ide1-cd0", "floppy0", or the user's), or NULL. */
 struct drive *drives_find(const struct machine_drives *drives, const char *id);

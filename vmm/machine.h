@@ -2,8 +2,8 @@
 /*
  * The machine: everything that one PC is made of, and its running, stopping, resetting and ending.
  *
- * All functions need the machine lock and run on the loop's thread, unless noted. machine_new() to machine_free() is
- * built in machine.c (what the PC consists of) and run.c (its life).
+ * All functions need the machine lock and run on the loop's thread, unless noted. machine_new() to
+ * machine_free() is built in machine.c (what the PC consists of) and run.c (its life).
  */
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
@@ -27,16 +27,16 @@ enum run_state {
 	RUN_PRELAUNCH, /* -S: never ran yet */
 	RUN_RUNNING,
 	RUN_PAUSED,
-	RUN_SHUTDOWN,  /* the guest powered off and -no-shutdown holds the machine */
+	RUN_SHUTDOWN, /* the guest powered off and -no-shutdown holds the machine */
 	RUN_INTERNAL_ERROR,
 };
 
 /* Why a machine resets or ends (QEMU's ShutdownCause names). */
 enum run_cause {
-	CAUSE_HOST_QUIT,   /* quit in a monitor, Ctrl-A x */
-	CAUSE_HOST_RESET,  /* system_reset */
+	CAUSE_HOST_QUIT,  /* quit in a monitor, Ctrl-A x */
+	CAUSE_HOST_RESET, /* system_reset */
 	CAUSE_HOST_SIGNAL,
-	CAUSE_HOST_UI,     /* window closed */
+	CAUSE_HOST_UI, /* window closed */
 	CAUSE_HOST_ERROR,
 	CAUSE_GUEST_SHUTDOWN,
 	CAUSE_GUEST_RESET, /* triple faults included */
@@ -53,8 +53,8 @@ enum machine_event {
 
 /* Told about each event, in the order of registration. */
 struct machine_listener {
-	void (*event)(void *opaque, enum machine_event event, enum run_cause cause, const char *drive_id,
-		      bool tray_open);
+	void (*event)(void *opaque, enum machine_event event, enum run_cause cause,
+		      const char *drive_id, bool tray_open);
 	void *opaque;
 	struct list link;
 };
@@ -111,14 +111,14 @@ struct machine {
 	struct display *display; /* NULL without a display adapter */
 	struct input input;
 	struct firmware *firmware;
-	struct list chardevs;    /* struct named_chardev */
-	struct sdl_ui *sdl;      /* NULL without a window */
+	struct list chardevs; /* struct named_chardev */
+	struct sdl_ui *sdl;   /* NULL without a window */
 	struct machine_listener window_listener;
 	struct monitor *monitors;
 	struct qmp *qmps;
 
 	enum run_state state;
-	bool started;            /* the engine's threads exist */
+	bool started; /* the engine's threads exist */
 	bool quitting;
 	int exit_status;
 	struct list listeners;
@@ -133,10 +133,12 @@ struct machine {
 	struct loop_fd *signal_watch;
 };
 
-/* Builds the whole PC; nothing runs yet. NULL with one sentence. `o` must outlive the machine. Lock not needed. */
+/* Builds the whole PC; nothing runs yet. NULL with one sentence. `o` must outlive the machine. Lock
+ * not needed. */
 struct machine *machine_new(struct options *o, struct error *err);
 void machine_free(struct machine *m);
-/* Starts (unless -S), runs the event loop until the machine ends, and returns the exit status. Lock not held. */
+/* Starts (unless -S), runs the event loop until the machine ends, and returns the exit status. Lock
+ * not held. */
 int machine_run(struct machine *m, struct error *err);
 
 /* Blocks the signals that machine_run() reads from a descriptor; before any thread is created. */
@@ -159,10 +161,11 @@ void machine_powerdown(struct machine *m);
 bool machine_running(const struct machine *m);
 void machine_add_listener(struct machine *m, struct machine_listener *listener);
 void machine_remove_listener(struct machine_listener *listener);
-void machine_emit(struct machine *m, enum machine_event event, enum run_cause cause, const char *drive_id,
-		  bool tray_open);
+void machine_emit(struct machine *m, enum machine_event event, enum run_cause cause,
+		  const char *drive_id, bool tray_open);
 
-/* Puts devices and CPUs in their power-on state; vCPUs paused. Part of machine.c, called by run.c. */
+/* Puts devices and CPUs in their power-on state; vCPUs paused. Part of machine.c, called by run.c.
+ */
 int machine_reset_all(struct machine *m, struct error *err);
 /* Called by the engine (struct engine_config). */
 void machine_engine_event(void *opaque, unsigned cpu, enum engine_event event, const char *detail);

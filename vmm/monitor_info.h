@@ -8,7 +8,8 @@
 struct machine;
 
 /* Appends what `info WHAT ARG` prints; `what` NULL lists the subcommands. */
-void monitor_info(struct machine *m, unsigned cpu, const char *what, const char *arg, struct strbuf *out);
+void monitor_info(struct machine *m, unsigned cpu, const char *what, const char *arg,
+		  struct strbuf *out);
 void monitor_info_help(struct strbuf *out);
 
 #endif

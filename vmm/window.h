@@ -7,7 +7,8 @@
 
 struct machine;
 
-/* Opens the SDL window if the options (or, without -display, the presence of a screen) ask for one. Lock not held. */
+/* Opens the SDL window if the options (or, without -display, the presence of a screen) ask for one.
+ * Lock not held. */
 int window_open(struct machine *m, struct error *err);
 void window_close(struct machine *m);
 
