@@ -205,7 +205,7 @@ size_t i8237_transfer(struct i8237 *dma, unsigned channel, void *buf, size_t len
 		if (transfer != VERIFY)
 			move(dma, page | (uint64_t)ch->address << shift, p + (done << shift),
 			     run << shift, to_memory);
-		ch->address = (uint16_t)(down ? ch->address - 1 : ch->address + (unsigned)run);
+		ch->address = (uint16_t)(ch->address + (down ? 0xFFFFu : (unsigned)run));
 		*terminal_count = run == (size_t)ch->count + 1;
 		ch->count = (uint16_t)(ch->count - run);
 		done += run;
