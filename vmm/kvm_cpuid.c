@@ -20,6 +20,7 @@ enum {
 	ENTRIES_MAX = 512,
 	LEAF_FEATURES = 1,
 	LEAF_STRUCTURED = 7,
+	FEATURE_HTT = 1 << 28,
 };
 #define LEAF_HYPERVISOR     UINT32_C(0x40000000)
 #define LEAF_HYPERVISOR_END UINT32_C(0x40000001)
@@ -76,8 +77,10 @@ static void mask_leaf(struct kvm_engine *k, struct kvm_vcpu *v, const struct kvm
 		memcpy(plus, m->plus, sizeof(plus));
 	switch (l->function) {
 	case LEAF_FEATURES:
-		/* The APIC is there whichever side models it; the hypervisor bit is ours to set. */
-		mask_word(&l->edx, (s ? s->edx : 0) | CPUID_APIC, plus[0], strict, "CPUID.1:EDX");
+		/* These only describe the machine: the APIC is there whichever side models it, and
+		 * how many CPUs there are is ours to say. */
+		mask_word(&l->edx, (s ? s->edx : 0) | CPUID_APIC | FEATURE_HTT, plus[0], strict,
+			  "CPUID.1:EDX");
 		mask_word(&l->ecx, (s ? s->ecx : 0) | (uint32_t)CPUID_ECX_HYPERVISOR, plus[1],
 			  strict, "CPUID.1:ECX");
 		break;
