@@ -174,8 +174,9 @@ static void expect_count(struct rig *r, unsigned count)
 	}
 	pause_ms(30); /* and no more than that */
 	loop_lock(r->loop);
-	assert_int_equal(received.count, count);
+	unsigned now = received.count;
 	loop_unlock(r->loop);
+	assert_int_equal(now, count);
 }
 
 static void expect_key(unsigned n, uint8_t key, bool down)
@@ -251,6 +252,7 @@ static void the_mouse_reports_while_grabbed(void **state)
 	r->push(&motion); /* not grabbed: nobody's */
 	push_button(r, SDL_BUTTON_LEFT, true);
 	push_button(r, SDL_BUTTON_LEFT, false); /* grabs, and is not the guest's */
+	pause_ms(100); /* SDL drops queued motion when the mode changes */
 	r->push(&motion);
 	push_button(r, SDL_BUTTON_RIGHT, true);
 	r->push(&wheel);
@@ -319,8 +321,9 @@ static void refreshes_are_paced_and_stop_while_hidden(void **state)
 	assert_in_range(shown, 2, 30);
 	pause_ms(200);
 	loop_lock(r->loop);
-	assert_int_equal(r->refreshes, before);
+	unsigned hidden = r->refreshes - before;
 	loop_unlock(r->loop);
+	assert_int_equal(hidden, 0);
 	if (getenv("SDL_TEST_SHOW")) {
 		push_window(r, SDL_WINDOWEVENT_RESTORED);
 		pause_ms(1000 * atoi(getenv("SDL_TEST_SHOW")));
