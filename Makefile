@@ -75,7 +75,8 @@ $(BUILD)/minivm: $(BUILD)/vmm/main.o $(ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -o $@ $< $(ARCHIVES) $(SDL_LIBS) $(LDLIBS)
 
-$(BUILD)/minivm-img: $(BUILD)/tools/minivm-img.o $(BUILD)/libblock.a $(BUILD)/liblib.a
+IMG_OBJ := $(patsubst %.c,$(BUILD)/%.o,tools/minivm-img.c $(wildcard tools/img_*.c))
+$(BUILD)/minivm-img: $(IMG_OBJ) $(BUILD)/libblock.a $(BUILD)/liblib.a
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

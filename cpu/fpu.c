@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The floating-point state as a whole: reset, the FXSAVE image, and how a pending x87 exception reaches the outside.
+ * The floating-point state as a whole: reset, the FXSAVE image, and how a pending x87 exception
+ * reaches the outside.
  *
- * With CR0.NE set a waiting instruction raises #MF. With NE clear the processor asserts FERR# and stops before the waiting instruction
- * until an interrupt comes (on a PC: IRQ13); a chipset that asserts IGNNE# lets it go on, until FERR# is negated
- * (SDM vol. 1, 8.7 and appendix D.2; 82371SB, "Coprocessor Error Register").
+ * With CR0.NE set a waiting instruction raises #MF. With NE clear the processor asserts FERR# and
+ * stops before the waiting instruction until an interrupt comes (on a PC: IRQ13); a chipset that
+ * asserts IGNNE# lets it go on, until FERR# is negated (SDM vol. 1, 8.7 and appendix D.2; 82371SB,
+ * "Coprocessor Error Register").
  */
 #include "cpu/fpu.h"
 

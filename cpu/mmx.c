@@ -78,6 +78,7 @@ static void op_movd_to_rm(struct soft_cpu *c, const struct insn *i)
 	if (!mmx_enter(c, CPUID_MMX))
 		return;
 	v = (uint32_t)mmx_read(&c->fpu, i->reg);
+	x87_set_top(&c->fpu, 0); /* even if the store faults */
 	if (i->is_mem)
 		st32(c, i->seg, effective_address(c, i), v);
 	else
@@ -103,6 +104,7 @@ static inline void store_movq(struct soft_cpu *c, const struct insn *i, uint32_t
 	if (!mmx_enter(c, feature))
 		return;
 	v = mmx_read(&c->fpu, i->reg);
+	x87_set_top(&c->fpu, 0); /* even if the store faults */
 	if (i->is_mem)
 		st64(c, i->seg, effective_address(c, i), v);
 	mmx_take_over(&c->fpu);

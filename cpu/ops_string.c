@@ -211,12 +211,9 @@ ALWAYS_INLINE void compare_loop(struct soft_cpu *c, const struct insn *i, bool s
 	bool any = false;
 
 	while (left && slice) {
-		if (scas) {
-			a = get_reg(c, R_EAX, size);
-		} else {
-			a = load(c, i->seg, index_get(c, i, R_ESI), size);
-		}
+		/* Processors access the operand at (E)DI first. */
 		b = load(c, S_ES, index_get(c, i, R_EDI), size);
+		a = scas ? get_reg(c, R_EAX, size) : load(c, i->seg, index_get(c, i, R_ESI), size);
 		if (!scas)
 			index_add(c, i, R_ESI, step(c, size));
 		index_add(c, i, R_EDI, step(c, size));

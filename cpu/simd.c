@@ -73,8 +73,9 @@ void simd_store_masked(struct soft_cpu *c, const struct insn *i, const uint8_t *
 {
 	uint32_t off = c->gpr[R_EDI] & i->ad_mask;
 
-	/* All of the operand must be writable, whatever the mask says. */
-	probe_write(c, i->seg, off, len);
+	/* All of the operand must be writable, whatever the mask says; the upper half is tried first. */
+	for (unsigned n = len; n > 0; n -= 8)
+		probe_write(c, i->seg, off + n - 8, 8);
 	for (unsigned n = 0; n < len; n++)
 		if (mask[n] & 0x80)
 			st8(c, i->seg, off + n, src[n]);

@@ -233,7 +233,7 @@ static void op_comi(struct soft_cpu *c, const struct insn *i)
 		host_x87_begin(f);
 		sw = (unordered_quiet ? ucom_st : com_st)(x87_st(f, 0), x87_st(f, i->rm));
 		host_x87_end(f, sw);
-		f->sw = (uint16_t)((f->sw & ~SW_C1) | (sw & FPE_ALL));
+		f->sw |= sw & FPE_ALL; /* C1 stays */
 		eflags = (sw & SW_C0 ? FL_CF : 0) | (sw & SW_C2 ? FL_PF : 0) |
 			 (sw & SW_C3 ? FL_ZF : 0);
 		if (pop)

@@ -13,9 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The system's memory, offsets from SYSTEM_BASE. */
+/* The system's memory, where stray addresses hardly come to, and offsets in it. */
+#define SYSTEM_BASE UINT32_C(0xD1560000)
 enum {
-	SYSTEM_BASE = 0x20000000,
 	PAGE_DIRECTORY = 0x0000,
 	TABLE_USER = 0x1000,
 	TABLE_SYSTEM = 0x2000,
