@@ -160,10 +160,10 @@ static bool memory_types_ok(uint64_t value, bool pat)
 	return true;
 }
 
-/* Physical addresses have 36 bits with PAE (CPUID leaf 80000008h says the same). */
+/* All bits of a physical address. */
 static uint64_t physical_mask(const struct soft_cpu *c)
 {
-	return has(c, CPUID_PAE) ? (UINT64_C(1) << 36) - 1 : UINT32_MAX;
+	return (uint64_t)~c->phys_mask_high << 32 | UINT32_MAX;
 }
 
 static bool write_mtrr(struct soft_cpu *c, uint32_t index, uint64_t value)
