@@ -246,6 +246,11 @@ void image_info_free(struct image_info *info)
 	free(info->backing_file);
 	free(info->backing_format);
 	free(info->backing_path);
+	for (size_t i = 0; i < info->snapshot_count; i++) {
+		free(info->snapshots[i].id);
+		free(info->snapshots[i].name);
+	}
+	free(info->snapshots);
 	*info = (struct image_info){0};
 }
 

@@ -44,6 +44,13 @@ enum block_status {
 	BLOCK_COMPRESSED = 16,
 };
 
+struct image_snapshot_info {
+	char *id, *name;
+	uint64_t vm_state_size, disk_size, vm_clock_ns;
+	uint64_t icount; /* UINT64_MAX: unknown */
+	uint32_t date_sec, date_nsec;
+};
+
 struct image_info {
 	const char *format;
 	uint64_t virtual_size; /* bytes */
@@ -59,6 +66,8 @@ struct image_info {
 	const char *compression_type;
 	unsigned refcount_bits;
 	bool lazy_refcounts, extended_l2;
+	struct image_snapshot_info *snapshots; /* internal ones */
+	size_t snapshot_count;
 };
 
 struct image_check {

@@ -8,6 +8,7 @@
  * opening for writing, as the specification asks. Refcounts are always written in time, which the
  * lazy_refcounts bit allows.
  */
+#include "block/path.h"
 #include "block/qcow2.h"
 #include <inttypes.h>
 #include <string.h>
@@ -159,6 +160,31 @@ static void qcow2_close(struct image *img)
 	release(q);
 }
 
+/* A damaged snapshot table only leaves the list empty: the disk itself may be sound. */
+static void info_snapshots(struct qcow2 *q, struct image_info *info)
+{
+	struct qcow2_snapshot *list;
+	uint64_t bytes;
+	if (!q->h.nb_snapshots || qcow2_read_snapshots(q, &list, &bytes, NULL))
+		return;
+	info->snapshot_count = q->h.nb_snapshots;
+	info->snapshots = xcalloc(info->snapshot_count, sizeof(*info->snapshots));
+	for (size_t i = 0; i < info->snapshot_count; i++) {
+		info->snapshots[i] = (struct image_snapshot_info){
+			.id = xstrdup(list[i].id),
+			.name = xstrdup(list[i].name),
+			.vm_state_size = list[i].vm_state_size,
+			.disk_size = list[i].disk_size,
+			.vm_clock_ns = list[i].vm_clock_ns,
+			.icount = list[i].extra_size >= 24 ? load_be64(list[i].extra + 16)
+							   : UINT64_MAX,
+			.date_sec = list[i].date_sec,
+			.date_nsec = list[i].date_nsec,
+		};
+	}
+	qcow2_free_snapshots(list, info->snapshot_count);
+}
+
 static int qcow2_info(struct image *img, struct image_info *info)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -166,11 +192,8 @@ static int qcow2_info(struct image *img, struct image_info *info)
 	info->backing_file = q->backing_file ? xstrdup(q->backing_file) : NULL;
 	info->backing_format =
 		q->backing_file && q->backing_format ? xstrdup(q->backing_format) : NULL;
-	if (q->backing_file) {
-		info->backing_path = NULL;
-		if (img->backing)
-			info->backing_path = xstrdup(img->backing->path);
-	}
+	if (q->backing_file)
+		info->backing_path = path_combine(img->path, q->backing_file);
 	info->dirty = q->h.incompatible & INCOMPAT_DIRTY;
 	info->corrupt = q->h.incompatible & INCOMPAT_CORRUPT;
 	info->encrypted = q->h.crypt_method != 0;
@@ -179,6 +202,7 @@ static int qcow2_info(struct image *img, struct image_info *info)
 	info->refcount_bits = 1u << q->h.refcount_order;
 	info->lazy_refcounts = q->h.compatible & COMPAT_LAZY_REFCOUNTS;
 	info->extended_l2 = q->h.incompatible & INCOMPAT_EXTENDED_L2;
+	info_snapshots(q, info);
 	return 0;
 }
 

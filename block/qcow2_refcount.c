@@ -3,9 +3,10 @@
  * Refcounts and cluster allocation (spec, "Host cluster management").
  *
  * The refcount table (level 1) is in memory as a whole; refcount blocks (level 2) go through a
- * cache. A block that is missing counts as all zeroes. Its own cluster is the first one that it
- * describes, so making one never needs another; when the table is too small as well, new blocks and
- * the new table lie together at the start of the first range that nothing describes yet.
+ * cache. A block that is missing counts as all zeroes. Its own cluster is a free one that another
+ * block describes, or the first that it describes itself, so making one never needs another; when
+ * the table is too small as well, new blocks and the new table lie together at the start of the
+ * first range that nothing describes yet.
  */
 #include "block/qcow2.h"
 #include <inttypes.h>
@@ -260,6 +261,26 @@ static int grow_reftable(struct qcow2 *q, uint64_t index)
 	return qcow2_add_refcount(q, old_offset, old_bytes, -1);
 }
 
+/* Where a block for the range that starts at `first` goes: the first free cluster that has a block
+ * already, so that it does not cut a run of clusters in two, else the first that it describes. */
+static int place_for_block(struct qcow2 *q, uint64_t first, uint64_t *cluster)
+{
+	for (uint64_t c = q->free_hint; c < first; c++) {
+		uint64_t refs;
+		if (c / q->rb_entries >= q->reftable_size || !q->reftable[c / q->rb_entries])
+			break;
+		int rc = qcow2_get_refcount(q, c, &refs);
+		if (rc)
+			return rc;
+		if (!refs) {
+			*cluster = c;
+			return 0;
+		}
+	}
+	*cluster = first;
+	return 0;
+}
+
 /* Makes blocks for the clusters. 1: something was made, look again which clusters are free. */
 static int ensure_blocks(struct qcow2 *q, uint64_t first, uint64_t count)
 {
@@ -272,11 +293,17 @@ static int ensure_blocks(struct qcow2 *q, uint64_t first, uint64_t count)
 		if (q->reftable[i])
 			continue;
 		struct qcow2_table *block;
-		uint64_t cluster = i * q->rb_entries;
-		rc = new_block(q, cluster, &block);
+		uint64_t cluster;
+		rc = place_for_block(q, i * q->rb_entries, &cluster);
+		if (!rc)
+			rc = new_block(q, cluster, &block);
 		if (rc)
 			return rc;
-		put(q, block, cluster, 1);
+		bool self = cluster / q->rb_entries == i;
+		if (self)
+			put(q, block, cluster, 1);
+		else if ((rc = add_one(q, cluster, 1)))
+			return rc;
 		q->reftable[i] = cluster << q->h.cluster_bits;
 		reftable_dirty(q, (uint32_t)i);
 		return 1;

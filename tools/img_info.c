@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/* minivm-img info. */
+#include "block/image.h"
+#include "block/path.h"
+#include "lib/log.h"
+#include "lib/strbuf.h"
+#include "lib/text.h"
+#include "tools/img.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#ifdef HAVE_JSONC
+#include <json-c/json.h>
+#endif
+
+enum { MAX_CHAIN = 100 };
+
+static const char *yes_no(bool b)
+{
+	return b ? "true" : "false";
+}
+
+void img_print_snapshots(const struct image_info *info)
+{
+	puts("Snapshot list:");
+	puts("ID        TAG               VM SIZE                DATE     VM CLOCK     ICOUNT");
+	for (size_t i = 0; i < info->snapshot_count; i++) {
+		const struct image_snapshot_info *s = &info->snapshots[i];
+		char size[32], date[32], icount[24] = "";
+		time_t t = s->date_sec;
+		struct tm tm;
+		localtime_r(&t, &tm);
+		strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
+		uint64_t secs = s->vm_clock_ns / 1000000000;
+		if (s->icount != UINT64_MAX)
+			snprintf(icount, sizeof(icount), "%" PRIu64, s->icount);
+		printf("%-10s%-17s%8s %s %02u:%02u:%02u.%03u%11s\n", s->id, s->name,
+		       format_size(s->vm_state_size, size), date, (unsigned)(secs / 3600),
+		       (unsigned)(secs / 60 % 60), (unsigned)(secs % 60),
+		       (unsigned)(s->vm_clock_ns / 1000000 % 1000), icount);
+	}
+}
+
+static void print_human(const char *name, const struct image_info *info)
+{
+	char text[32];
+	printf("image: %s\nfile format: %s\n", name, info->format);
+	printf("virtual size: %s (%" PRIu64 " bytes)\n", format_size(info->virtual_size, text),
+	       info->virtual_size);
+	printf("disk size: %s\n", format_size(info->disk_size, text));
+	if (info->encrypted)
+		puts("encrypted: yes");
+	if (info->cluster_size)
+		printf("cluster_size: %" PRIu32 "\n", info->cluster_size);
+	if (info->dirty)
+		puts("cleanly shut down: no");
+	if (info->backing_file) {
+		printf("backing file: %s", info->backing_file);
+		if (info->backing_path && strcmp(info->backing_path, info->backing_file) != 0)
+			printf(" (actual path: %s)", info->backing_path);
+		putchar('\n');
+		if (info->backing_format)
+			printf("backing file format: %s\n", info->backing_format);
+	}
+	if (info->snapshot_count)
+		img_print_snapshots(info);
+	if (!info->compat)
+		return;
+	printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
+	       info->compat, info->compression_type);
+	bool v3 = strcmp(info->compat, "0.10") != 0;
+	if (v3)
+		printf("    lazy refcounts: %s\n", yes_no(info->lazy_refcounts));
+	printf("    refcount bits: %u\n", info->refcount_bits);
+	if (v3)
+		printf("    corrupt: %s\n    extended l2: %s\n", yes_no(info->corrupt),
+		       yes_no(info->extended_l2));
+}
+
+#ifdef HAVE_JSONC
+static struct json_object *json_snapshots(const struct image_info *info)
+{
+	struct json_object *a = json_object_new_array();
+	for (size_t i = 0; i < info->snapshot_count; i++) {
+		const struct image_snapshot_info *s = &info->snapshots[i];
+		struct json_object *o = json_object_new_object();
+		if (s->icount != UINT64_MAX)
+			json_object_object_add(o, "icount",
+					       json_object_new_int64((int64_t)s->icount));
+		json_object_object_add(
+			o, "vm-clock-nsec",
+			json_object_new_int64((int64_t)(s->vm_clock_ns % 1000000000)));
+		json_object_object_add(o, "name", json_object_new_string(s->name));
+		json_object_object_add(o, "date-sec", json_object_new_int64(s->date_sec));
+		json_object_object_add(o, "date-nsec", json_object_new_int64(s->date_nsec));
+		json_object_object_add(
+			o, "vm-clock-sec",
+			json_object_new_int64((int64_t)(s->vm_clock_ns / 1000000000)));
+		json_object_object_add(o, "id", json_object_new_string(s->id));
+		json_object_object_add(o, "vm-state-size",
+				       json_object_new_int64((int64_t)s->vm_state_size));
+		json_object_array_add(a, o);
+	}
+	return a;
+}
+
+static struct json_object *json_specific(const struct image_info *info)
+{
+	struct json_object *o = json_object_new_object(), *d = json_object_new_object();
+	bool v3 = strcmp(info->compat, "0.10") != 0;
+	json_object_object_add(o, "type", json_object_new_string(info->format));
+	json_object_object_add(d, "compat", json_object_new_string(info->compat));
+	json_object_object_add(d, "compression-type",
+			       json_object_new_string(info->compression_type));
+	if (v3)
+		json_object_object_add(d, "lazy-refcounts",
+				       json_object_new_boolean(info->lazy_refcounts));
+	json_object_object_add(d, "refcount-bits",
+			       json_object_new_int((int32_t)info->refcount_bits));
+	if (v3) {
+		json_object_object_add(d, "corrupt", json_object_new_boolean(info->corrupt));
+		json_object_object_add(d, "extended-l2",
+				       json_object_new_boolean(info->extended_l2));
+	}
+	json_object_object_add(o, "data", d);
+	return o;
+}
+
+static struct json_object *json_info(const char *name, const struct image_info *info)
+{
+	struct json_object *o = json_object_new_object();
+	if (info->backing_format)
+		json_object_object_add(o, "backing-filename-format",
+				       json_object_new_string(info->backing_format));
+	if (info->snapshot_count)
+		json_object_object_add(o, "snapshots", json_snapshots(info));
+	json_object_object_add(o, "virtual-size",
+			       json_object_new_int64((int64_t)info->virtual_size));
+	json_object_object_add(o, "filename", json_object_new_string(name));
+	if (info->cluster_size)
+		json_object_object_add(o, "cluster-size",
+				       json_object_new_int64(info->cluster_size));
+	json_object_object_add(o, "format", json_object_new_string(info->format));
+	json_object_object_add(o, "actual-size", json_object_new_int64((int64_t)info->disk_size));
+	if (info->encrypted)
+		json_object_object_add(o, "encrypted", json_object_new_boolean(true));
+	if (info->compat)
+		json_object_object_add(o, "format-specific", json_specific(info));
+	if (info->backing_path)
+		json_object_object_add(o, "full-backing-filename",
+				       json_object_new_string(info->backing_path));
+	if (info->backing_file)
+		json_object_object_add(o, "backing-filename",
+				       json_object_new_string(info->backing_file));
+	json_object_object_add(o, "dirty-flag", json_object_new_boolean(info->dirty));
+	return o;
+}
+
+static void print_json(struct json_object *o)
+{
+	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+						       JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+}
+#endif
+
+int img_info(int argc, char **argv)
+{
+	enum { OPT_OUTPUT = 256, OPT_CHAIN };
+	static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+					      {"format", required_argument, 0, 'f'},
+					      {"output", required_argument, 0, OPT_OUTPUT},
+					      {"backing-chain", no_argument, 0, OPT_CHAIN},
+					      {"force-share", no_argument, 0, 'U'},
+					      {0}};
+	const char *format = NULL;
+	unsigned flags = IMAGE_NO_BACKING | IMAGE_CHECK;
+	bool chain = false;
+	int c, json = 0;
+	while ((c = img_getopt(argc, argv, ":f:Uh", longs)) != -1) {
+		switch (c) {
+		case 'f': format = optarg; break;
+		case 'U': flags |= IMAGE_FORCE_SHARE; break;
+		case OPT_CHAIN: chain = true; break;
+		case OPT_OUTPUT:
+			json = img_output(optarg);
+			if (json < 0)
+				return 1;
+			break;
+		case 'h':
+			puts("minivm-img info [-f fmt] [--output=human|json] [--backing-chain] "
+			     "[-U] "
+			     "filename");
+			return 0;
+		default: return 1;
+		}
+	}
+	if (optind != argc - 1)
+		return img_usage("info: expecting one image file name");
+	char *name = xstrdup(argv[optind]), *next_format = format ? xstrdup(format) : NULL;
+	int rc = 0;
+#ifdef HAVE_JSONC
+	struct json_object *list = json_object_new_array();
+#endif
+	for (int level = 0; name && !rc; level++) {
+		struct error err = ERROR_INIT;
+		struct image_info info;
+		struct image *img = image_open(name, next_format, flags, NULL, &err);
+		if (img && image_get_info(img, &info) < 0) {
+			image_close(img);
+			img = NULL;
+		}
+		if (!img || level > MAX_CHAIN) {
+			if (img)
+				error_set(&err, ELOOP, "the backing chain of '%s' does not end",
+					  argv[optind]);
+			rc = img_fail(&err);
+			image_close(img);
+			break;
+		}
+#ifdef HAVE_JSONC
+		if (json)
+			json_object_array_add(list, json_info(name, &info));
+#endif
+		if (!json) {
+			if (level)
+				putchar('\n');
+			print_human(name, &info);
+		}
+		free(name);
+		free(next_format);
+		name = chain && info.backing_path ? xstrdup(info.backing_path) : NULL;
+		next_format = info.backing_format ? xstrdup(info.backing_format) : NULL;
+		image_info_free(&info);
+		image_close(img);
+	}
+	free(name);
+	free(next_format);
+#ifdef HAVE_JSONC
+	if (json && !rc)
+		print_json(chain ? json_object_get(list)
+				 : json_object_get(json_object_array_get_idx(list, 0)));
+	json_object_put(list);
+#endif
+	return rc;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* minivm-img: makes and examines disk images. All real work is in block/. */
+#include "block/image.h"
+#include "lib/bytes.h"
+#include "lib/log.h"
+#include "lib/strbuf.h"
+#include "lib/text.h"
+#include "tools/img.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *syntax, *help;
+} commands[] = {
+	{"check", img_check, "[-q] [-f fmt] [--output=human|json] [-r leaks|all] [-U] filename",
+	 "looks for errors in an image and repairs them"},
+	{"compare", img_compare, "[-f fmt] [-F fmt] [-q] [-s] [-U] filename1 filename2",
+	 "tells whether two images have the same contents"},
+	{"convert", img_convert,
+	 "[-q] [-U] [-f fmt] [-O fmt] [-o options] filename output_filename",
+	 "copies an image into another format"},
+	{"create", img_create,
+	 "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]",
+	 "makes a new image"},
+	{"info", img_info, "[-f fmt] [--output=human|json] [--backing-chain] [-U] filename",
+	 "tells about an image"},
+	{"resize", img_resize, "[-q] [-f fmt] [--shrink] filename [+|-]size",
+	 "changes the size of the disk"},
+	{"snapshot", img_snapshot, "[-q] [-f fmt] [-U] [-l | -a name | -c name | -d name] filename",
+	 "lists, applies, creates or deletes internal snapshots"},
+};
+
+static void help(void)
+{
+	printf("minivm-img version %s\n"
+	       "usage: minivm-img [-h | -V] command [options]\n"
+	       "Makes and examines disk images.\n\n"
+	       "Commands:\n",
+	       MINIVM_VERSION);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		printf("  %s %s\n      %s\n", commands[i].name, commands[i].syntax,
+		       commands[i].help);
+	printf("\nOptions:\n"
+	       "  -f fmt, -O fmt  format of the image and of the output; guessed if not given\n"
+	       "  -o options      a list such as cluster_size=64k,compat=1.1; '-o help' lists "
+	       "them\n"
+	       "  -q              prints nothing but errors\n"
+	       "  -U              reads an image that another program has open for writing\n"
+	       "  size            bytes, or with a suffix k, M, G, T, P or E\n\n"
+	       "Exit codes of check: 0 sound, 1 not done, 2 damaged, 3 leaked clusters, 63 the\n"
+	       "format has no check. Of compare: 0 same, 1 different, 2 and above not done.\n\n"
+	       "Formats:");
+	for (const char *const *f = image_formats(); *f; f++)
+		printf(" %s", *f);
+	printf("\n");
+}
+
+int img_fail(const struct error *err)
+{
+	report("%s", err->text);
+	return 1;
+}
+
+int img_usage(const char *fmt, ...)
+{
+	struct strbuf sb = STRBUF_INIT;
+	va_list ap;
+	va_start(ap, fmt);
+	strbuf_vprintf(&sb, fmt, ap);
+	va_end(ap);
+	report("%s; 'minivm-img --help' tells more", strbuf_str(&sb));
+	strbuf_free(&sb);
+	return 1;
+}
+
+int img_getopt(int argc, char **argv, const char *shorts, const struct option *longs)
+{
+	opterr = 0;
+	int at = optind;
+	int c = getopt_long(argc, argv, shorts, longs, NULL);
+	if (c == ':') {
+		img_usage("%s: '%s' needs a value", argv[0], argv[optind - 1]);
+		return '?';
+	}
+	if (c != '?')
+		return c;
+	const char *given = argv[optind - 1];
+	if (optopt && optopt < 256) {
+		img_usage("%s: unknown option '-%c'", argv[0], optopt);
+		return '?';
+	}
+	if (optind == at)
+		given = argv[at];
+	char word[64];
+	snprintf(word, sizeof(word), "%.60s",
+		 given[0] == '-' && given[1] == '-' ? given + 2 : given);
+	word[strcspn(word, "=")] = '\0';
+	const char *names[32];
+	size_t n = 0;
+	for (const struct option *o = longs; o->name && n < ARRAY_SIZE(names) - 1; o++)
+		names[n++] = o->name;
+	names[n] = NULL;
+	const char *near = nearest_word(word, names);
+	if (near)
+		img_usage("%s: unknown option '%s', did you mean '--%s'?", argv[0], given, near);
+	else
+		img_usage("%s: unknown option '%s'", argv[0], given);
+	return '?';
+}
+
+int img_output(const char *text)
+{
+	if (strcmp(text, "human") == 0)
+		return 0;
+	if (strcmp(text, "json") != 0) {
+		img_usage("--output must be 'human' or 'json', not '%s'", text);
+		return -1;
+	}
+#ifdef HAVE_JSONC
+	return 1;
+#else
+	report("--output=json is not in this build: it was made without json-c");
+	return -1;
+#endif
+}
+
+int main(int argc, char **argv)
+{
+	log_set_program("minivm-img");
+	if (argc < 2)
+		return img_usage("a command is missing");
+	const char *name = argv[1];
+	if (strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0) {
+		help();
+		return 0;
+	}
+	if (strcmp(name, "-V") == 0 || strcmp(name, "--version") == 0) {
+		printf("minivm-img version %s\n", MINIVM_VERSION);
+		return 0;
+	}
+	const char *names[ARRAY_SIZE(commands) + 1] = {NULL};
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		names[i] = commands[i].name;
+		if (strcmp(name, names[i]) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	}
+	const char *near = nearest_word(name, names);
+	if (near)
+		return img_usage("unknown command '%s', did you mean '%s'?", name, near);
+	return img_usage("unknown command '%s'", name);
+}
