@@ -8,11 +8,8 @@
  * leave are taken over. If one of those is unmasked in the guest's MXCSR, the destination stays as
  * it was and #XM is raised (#UD without CR4.OSXMMEXCPT).
  */
-#include "cpu/fpu.h"
+#include "cpu/sse_trap.h"
 #include <emmintrin.h>
-
-/* `dst` is also an operand. Both have 16 bytes. */
-typedef void (*float_kernel)(void *dst, const void *src);
 
 #define DEFINE_KERNEL(kernel, insn)                                                                \
 	static void kernel(void *dst, const void *src)                                             \
@@ -24,56 +21,23 @@ typedef void (*float_kernel)(void *dst, const void *src);
 
 /* ---- running a kernel ---- */
 
-/* Returns the exceptions signalled, none masked by FPE_ALL. */
-static inline uint32_t run_masked(float_kernel kernel, void *dst, const void *src, uint32_t mxcsr)
-{
-	static const uint32_t host_mxcsr = MXCSR_RESET;
-	uint32_t after;
-
-	mxcsr = (mxcsr | MXCSR_MASKS) & ~(uint32_t)FPE_ALL;
-	__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr) : "memory");
-	kernel(dst, src);
-	__asm__ volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(after) : "m"(host_mxcsr) : "memory");
-	return after & FPE_ALL;
-}
-
-/*
- * What is signalled differs when exceptions are unmasked (SDM vol. 1, 11.5.3): an exception found
- * in the operands, if unmasked, keeps results from being computed, so that nothing else is
- * signalled; and unmasked underflow is any tiny result, inexact or not. Tiny results are those that
- * flush-to-zero would replace.
- */
-static uint32_t unmasked_flags(float_kernel kernel, const void *dst, const void *src,
-			       uint32_t mxcsr, uint32_t flags)
-{
-	uint32_t unmasked = ~mxcsr >> MXCSR_MASK_SHIFT & FPE_ALL;
-	uint8_t scratch[16];
-
-	if (flags & unmasked & FPE_BEFORE)
-		return flags & FPE_BEFORE;
-	if (unmasked & FPE_UNDERFLOW) {
-		memcpy(scratch, dst, 16);
-		flags |= run_masked(kernel, scratch, src, mxcsr | MXCSR_FTZ) & FPE_UNDERFLOW;
-	}
-	return flags;
-}
-
 /* Runs the kernel on the operands; *dst is the result. Raises #XM. */
-static inline void run(struct soft_cpu *c, float_kernel kernel, void *dst, const void *src)
+static inline void run(struct soft_cpu *c, const struct insn *i, sse_kernel kernel, void *dst,
+		       const void *src)
 {
 	uint32_t guest = c->fpu.mxcsr, run_as = guest, flags;
 	uint8_t operand[16];
 
 	if (likely((guest & MXCSR_MASKS) == MXCSR_MASKS)) {
-		c->fpu.mxcsr |= run_masked(kernel, dst, src, guest);
+		c->fpu.mxcsr |= sse_run_masked(kernel, dst, src, guest);
 		return;
 	}
 	/* Flush-to-zero is for masked underflow alone. */
 	if (!(guest & FPE_UNDERFLOW << MXCSR_MASK_SHIFT))
 		run_as &= ~(uint32_t)MXCSR_FTZ;
 	memcpy(operand, dst, 16);
-	flags = run_masked(kernel, dst, src, run_as);
-	flags = unmasked_flags(kernel, operand, src, guest, flags);
+	flags = sse_run_masked(kernel, dst, src, run_as);
+	flags = sse_unmasked_flags(i, kernel, operand, src, guest, flags);
 	c->fpu.mxcsr |= flags;
 	if (flags & ~(guest >> MXCSR_MASK_SHIFT)) {
 		if (!(c->cr4 & CR4_OSXMMEXCPT))
@@ -83,7 +47,7 @@ static inline void run(struct soft_cpu *c, float_kernel kernel, void *dst, const
 }
 
 /* xmm op= xmm/mem, where memory operands have `size` bytes. */
-static inline void binary(struct soft_cpu *c, const struct insn *i, float_kernel kernel,
+static inline void binary(struct soft_cpu *c, const struct insn *i, sse_kernel kernel,
 			  unsigned size, uint32_t feature)
 {
 	uint8_t tmp[16] __attribute__((aligned(16))), dst[16] = {0};
@@ -92,12 +56,12 @@ static inline void binary(struct soft_cpu *c, const struct insn *i, float_kernel
 	sse_enter(c, feature);
 	src = size == 16 ? sse_source(c, i, tmp) : sse_source_scalar(c, i, tmp, size);
 	memcpy(dst, c->fpu.xmm[i->reg], 16);
-	run(c, kernel, dst, src);
+	run(c, i, kernel, dst, src);
 	memcpy(c->fpu.xmm[i->reg], dst, 16);
 }
 
 /* The same for instructions that signal nothing (and ignore MXCSR). */
-static inline void binary_quiet(struct soft_cpu *c, const struct insn *i, float_kernel kernel,
+static inline void binary_quiet(struct soft_cpu *c, const struct insn *i, sse_kernel kernel,
 				unsigned size, uint32_t feature)
 {
 	uint8_t tmp[16] __attribute__((aligned(16)));
@@ -173,7 +137,7 @@ QUIET_OPS(DEFINE_QUIET_OP)
 	DEFINE_KERNEL(k_cmp7##suffix, "cmp" #suffix " $7,")                                        \
 	static void op_cmp##suffix(struct soft_cpu *c, const struct insn *i)                       \
 	{                                                                                          \
-		static const float_kernel by_predicate[8] = {                                      \
+		static const sse_kernel by_predicate[8] = {                                        \
 			k_cmp0##suffix, k_cmp1##suffix, k_cmp2##suffix, k_cmp3##suffix,            \
 			k_cmp4##suffix, k_cmp5##suffix, k_cmp6##suffix, k_cmp7##suffix};           \
 		binary(c, i, by_predicate[i->imm & 7], size, feature);                             \
@@ -208,7 +172,7 @@ DEFINE_COMPARE(sd, 8, CPUID_SSE2)
 		sse_enter(c, feature);                                                             \
 		src = sse_source_scalar(c, i, tmp, size);                                          \
 		memcpy(dst, c->fpu.xmm[i->reg], 16);                                               \
-		run(c, k_##name, dst, src);                                                        \
+		run(c, i, k_##name, dst, src);                                                     \
 		flags_set_arith(c, load_le32(dst));                                                \
 	}
 DEFINE_COMI(ucomiss, 4, CPUID_SSE)
@@ -240,7 +204,7 @@ DEFINE_TO_INT_KERNEL(k_cvttss2si, "cvttss2si")
 DEFINE_TO_INT_KERNEL(k_cvtsd2si, "cvtsd2si")
 DEFINE_TO_INT_KERNEL(k_cvttsd2si, "cvttsd2si")
 
-static inline void from_int(struct soft_cpu *c, const struct insn *i, float_kernel kernel,
+static inline void from_int(struct soft_cpu *c, const struct insn *i, sse_kernel kernel,
 			    uint32_t feature)
 {
 	uint8_t dst[16];
@@ -249,10 +213,10 @@ static inline void from_int(struct soft_cpu *c, const struct insn *i, float_kern
 	sse_enter(c, feature);
 	v = i->is_mem ? ld32(c, i->seg, effective_address(c, i)) : c->gpr[i->rm];
 	memcpy(dst, c->fpu.xmm[i->reg], 16);
-	run(c, kernel, dst, &v);
+	run(c, i, kernel, dst, &v);
 	memcpy(c->fpu.xmm[i->reg], dst, 16);
 }
-static inline void to_int(struct soft_cpu *c, const struct insn *i, float_kernel kernel,
+static inline void to_int(struct soft_cpu *c, const struct insn *i, sse_kernel kernel,
 			  unsigned size, uint32_t feature)
 {
 	uint8_t tmp[16] __attribute__((aligned(16))), dst[16] = {0};
@@ -260,7 +224,7 @@ static inline void to_int(struct soft_cpu *c, const struct insn *i, float_kernel
 
 	sse_enter(c, feature);
 	src = sse_source_scalar(c, i, tmp, size);
-	run(c, kernel, dst, src);
+	run(c, i, kernel, dst, src);
 	c->gpr[i->reg] = load_le32(dst);
 }
 static void op_cvtsi2ss(struct soft_cpu *c, const struct insn *i)
@@ -291,7 +255,7 @@ static void op_cvttsd2si(struct soft_cpu *c, const struct insn *i)
 /* ---- conversions to and from MMX registers: as the XMM conversion of the low half ---- */
 
 /* CVTPI2PS, CVTPI2PD */
-static inline void from_mmx(struct soft_cpu *c, const struct insn *i, float_kernel kernel,
+static inline void from_mmx(struct soft_cpu *c, const struct insn *i, sse_kernel kernel,
 			    uint32_t feature, unsigned result_bytes)
 {
 	uint8_t src[16] = {0}, dst[16] = {0};
@@ -304,7 +268,7 @@ static inline void from_mmx(struct soft_cpu *c, const struct insn *i, float_kern
 	memcpy(src, &v, 8);
 	if (!i->is_mem) /* only then an MMX register takes part; even if #XM follows */
 		mmx_take_over(&c->fpu);
-	run(c, kernel, dst, src);
+	run(c, i, kernel, dst, src);
 	memcpy(c->fpu.xmm[i->reg], dst, result_bytes);
 }
 static void op_cvtpi2ps(struct soft_cpu *c, const struct insn *i)
@@ -317,7 +281,7 @@ static void op_cvtpi2pd(struct soft_cpu *c, const struct insn *i)
 }
 
 /* CVT(T)PS2PI reads 8 bytes, CVT(T)PD2PI 16 aligned ones. */
-static inline void to_mmx(struct soft_cpu *c, const struct insn *i, float_kernel kernel,
+static inline void to_mmx(struct soft_cpu *c, const struct insn *i, sse_kernel kernel,
 			  uint32_t feature, unsigned size)
 {
 	uint8_t tmp[16] __attribute__((aligned(16))), src[16] = {0}, dst[16] = {0};
@@ -327,7 +291,7 @@ static inline void to_mmx(struct soft_cpu *c, const struct insn *i, float_kernel
 		return;
 	memcpy(src, size == 16 ? sse_source(c, i, tmp) : sse_source_scalar(c, i, tmp, 8), size);
 	mmx_take_over(&c->fpu);
-	run(c, kernel, dst, src);
+	run(c, i, kernel, dst, src);
 	mmx_write(&c->fpu, i->reg, load_le64(dst));
 }
 static void op_cvtps2pi(struct soft_cpu *c, const struct insn *i)

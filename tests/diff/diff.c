@@ -46,12 +46,14 @@ static bool same_fx(const uint8_t *a, const uint8_t *b)
 	return memcmp(a + FX_XMM, b + FX_XMM, 128) == 0;
 }
 
-/* An access across 4 GiB in a flat segment may or may not violate the limit (SDM vol. 3A, 5.3). */
+/* An access across 4 GiB in a flat segment may or may not violate the limit (SDM vol. 3A, 5.3).
+ * Where it does not, it is looked at further: for its alignment, then its page. */
 static bool wraps_around(const struct outcome *host, const struct outcome *soft)
 {
 	enum { LARGEST_OPERAND = 512 };
+	bool at_end = host->vector == EXC_PF && host->cr2 + LARGEST_OPERAND < LARGEST_OPERAND * 2;
 
-	return host->vector == EXC_PF && host->cr2 + LARGEST_OPERAND < LARGEST_OPERAND * 2 &&
+	return (at_end || host->vector == EXC_AC) &&
 	       (soft->vector == EXC_GP || soft->vector == EXC_SS);
 }
 

@@ -19,7 +19,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { TRAMPOLINE = 0x0FF00000, PAGE = 4096, LONG_CS = 0x33 };
+enum { TRAMPOLINE = 0x6B7D0000, PAGE = 4096, LONG_CS = 0x33 };
 
 /* At TRAMPOLINE + PAGE; the offsets are used in the assembly below. */
 struct passage {
@@ -41,7 +41,7 @@ void native_enter(void);
 extern char native_exit[], native_return[];
 
 __asm__(".pushsection .text\n"
-	"	.set P, 0x0FF01000\n"
+	"	.set P, 0x6B7D1000\n"
 	"	.type native_enter, @function\n"
 	"native_enter:\n"
 	"	push %rbx\n"
