@@ -316,6 +316,7 @@ struct vga {
 	uint32_t *cells; /* strip_count * cells_per_strip */
 	size_t cells_allocated;
 	bool any_blinking;
+	bool text_written;               /* dirty bits were fetched by somebody who drew nothing */
 	uint32_t text_key;               /* cursor and blink phase at the last refresh */
 	uint8_t font[2][VGA_FONT_BYTES]; /* A (attribute bit 3 set), B */
 

@@ -189,6 +189,8 @@ void vga_text_refresh(struct vga *v, bool memory_changed, struct vga_damage *dam
 		       (uint32_t)cursor.shown << 26 | (uint32_t)blinked_off << 27;
 	uint32_t blink_bit = UINT32_C(1) << 27;
 
+	memory_changed |= v->text_written;
+	v->text_written = false;
 	if ((memory_changed || v->redraw) && load_fonts(v))
 		v->redraw = true;
 	bool key_changed = v->any_blinking ? key != v->text_key
@@ -210,6 +212,11 @@ bool vga_text_screen(void *opaque, struct text_screen *screen)
 	vga_mode_update(v);
 	if (v->mode.kind != VGA_TEXT)
 		return false;
+	/* Fetching makes an engine that batches writes to the window deliver them. The next refresh
+	 * has to know what was fetched here. */
+	uint64_t pages;
+	if (mem_dirty_fetch(v->env.mem, v->vram, 0, VGA_MEMORY_BYTES / GUEST_PAGE_SIZE, &pages))
+		v->text_written = true;
 	struct text_cursor cursor = cursor_state(v, 0);
 	unsigned max_rows = sizeof(screen->cells) / (2 * VGA_MAX_COLUMNS);
 	screen->columns = v->mode.columns;

@@ -273,6 +273,12 @@ static void text_screen_reports_cells_and_cursor(void **state)
 	assert_int_equal(screen->cursor_x, 2);
 	assert_int_equal(screen->cursor_y, 1);
 	assert_true(screen->cursor_visible);
+	/* Reading the text takes nothing from the picture. */
+	rig_refresh(r);
+	put_cell(r, 0, 0, 'Q', 0x07);
+	assert_true(r->display->ops->text(r->display->opaque, screen));
+	rig_refresh(r);
+	assert_cell(r, 0, 0, 'Q', 7, 0);
 	set_mode(r, &mode_13);
 	assert_false(r->display->ops->text(r->display->opaque, screen));
 	free(screen);
