@@ -123,6 +123,10 @@ static void take_fault(struct soft_cpu *c)
 			error = 0;
 		}
 	}
+	/* Faults push RF set, so that an instruction breakpoint does not hit again on return (SDM
+	 * vol. 3B, 17.3.1.1). */
+	if (!is_trap)
+		c->eflags |= FL_RF;
 	inject(c, vector, INTR_EXCEPTION, has_error, error, is_trap ? c->next_eip : c->eip);
 }
 
