@@ -86,13 +86,28 @@ static uint32_t check_segment(struct soft_cpu *c, unsigned seg, uint32_t off, un
 	return s->base + off;
 }
 
-/* #AC: operands of 2, 4 and 8 bytes (10 counts as 8) must lie on a multiple of their size (SDM vol.
- * 3A, table 6-7). */
+/*
+ * #AC (SDM vol. 3A, table 6-7): what is checked by the length of the access. 16 bytes and more are
+ * SSE operands, whose own instructions check them where they must be aligned.
+ */
+static unsigned required_alignment(unsigned len)
+{
+	switch (len) {
+	case 2:
+	case 14: /* FSTENV, FSAVE with 16-bit operand size */
+	case 94: return 2;
+	case 4:
+	case 28: /* and with 32-bit operand size */
+	case 108: return 4;
+	case 8:
+	case 10: return 8;
+	default: return 1;
+	}
+}
+
 static void check_alignment(struct soft_cpu *c, uint32_t linear, unsigned len)
 {
-	unsigned align = len >= 8 ? 8 : len >= 4 ? 4 : len;
-
-	if (c->tlb != c->page_tlb && linear & (align - 1))
+	if (c->tlb != c->page_tlb && linear & (required_alignment(len) - 1))
 		cpu_raise_error(c, EXC_AC, 0);
 }
 
@@ -264,7 +279,7 @@ void probe_write(struct soft_cpu *c, unsigned seg, uint32_t off, unsigned len)
 	check_alignment(c, linear, len);
 	mmu_entry(c, linear, MEM_WRITE, c->cpl == 3);
 	if ((linear & PAGE_OFFSET) + len > GUEST_PAGE_SIZE)
-		mmu_entry(c, linear + len - 1, MEM_WRITE, c->cpl == 3);
+		mmu_entry(c, (linear + len - 1) & PAGE_ADDR, MEM_WRITE, c->cpl == 3);
 }
 
 /* ---- Linear accesses with supervisor rights ---- */

@@ -262,11 +262,11 @@ static inline void from_mmx(struct soft_cpu *c, const struct insn *i, sse_kernel
 	uint64_t v;
 
 	sse_enter(c, feature);
-	if (!x87_enter(c))
+	if (!i->is_mem && !x87_enter(c)) /* only then an MMX register takes part */
 		return;
 	v = i->is_mem ? ld64(c, i->seg, effective_address(c, i)) : mmx_read(&c->fpu, i->rm);
 	memcpy(src, &v, 8);
-	if (!i->is_mem) /* only then an MMX register takes part; even if #XM follows */
+	if (!i->is_mem) /* even if #XM follows */
 		mmx_take_over(&c->fpu);
 	run(c, i, kernel, dst, src);
 	memcpy(c->fpu.xmm[i->reg], dst, result_bytes);
