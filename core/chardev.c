@@ -287,6 +287,8 @@ void chardev_attach(struct chardev *chr, const struct chardev_frontend *fe)
 	chr->attached = fe != NULL;
 	chr->fe = fe ? *fe : (struct chardev_frontend){0};
 	chr->told_open = false;
+	if (chr->class->attached)
+		chr->class->attached(chr);
 	if (fe)
 		loop_call_schedule(chr->loop, &chr->call);
 	update_watches(chr);

@@ -25,6 +25,8 @@ struct chardev_class {
 	size_t (*filter)(struct chardev *chr, uint8_t *buf, size_t len);
 	/* End of file or an error on the descriptors: they are unwatched already. May be NULL. */
 	void (*hangup)(struct chardev *chr);
+	/* A front end came or went. May be NULL. */
+	void (*attached)(struct chardev *chr);
 	/* Frees what the backend made; closes its descriptors. May be NULL. */
 	void (*close)(struct chardev *chr);
 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The multiplexer behind mon: and -nographic. The mux itself is the first port; chardev_mux_port()
- * adds more. Output of all ports goes out as it comes; input goes to the port that has the focus.
- * Getting and losing the focus looks to a front end like a peer that connects and leaves, so a
- * monitor shows its prompt.
+ * adds more. Ports without front end never get the focus. Output of all ports goes out as it comes;
+ * input goes to the port that has the focus. Getting and losing the focus looks to a front end like
+ * a peer that connects and leaves, so a monitor shows its prompt.
  *
  * Ctrl-A is the escape. Each port keeps its own read-ahead, so that the keys behind Ctrl-A work
  * even while the guest does not read its serial port.
@@ -21,7 +21,8 @@ struct mux {
 	struct chardev *below;
 	struct chardev *port[MAX_PORTS]; /* 0 is the mux itself */
 	unsigned ports, focus;
-	bool escaped; /* the last byte was Ctrl-A */
+	bool escaped;  /* the last byte was Ctrl-A */
+	bool switched; /* the user chose the focus */
 	void (*quit)(void *opaque);
 	void *quit_opaque;
 };
@@ -42,8 +43,14 @@ static void mux_close(struct chardev *chr)
 	free(mux);
 }
 
-static const struct chardev_class mux_class = {.write = mux_write, .close = mux_close};
-static const struct chardev_class port_class = {.write = mux_write};
+static void mux_attached(struct chardev *chr);
+
+static const struct chardev_class mux_class = {
+	.write = mux_write,
+	.attached = mux_attached,
+	.close = mux_close,
+};
+static const struct chardev_class port_class = {.write = mux_write, .attached = mux_attached};
 
 static void set_focus(struct mux *mux, unsigned focus)
 {
@@ -58,10 +65,26 @@ static void set_focus(struct mux *mux, unsigned focus)
 	chardev_deliver(new);
 }
 
+/* Until the user chooses, the first port that has a front end has the focus. Front ends hear of it
+ * from the loop, when all are in place. */
+static void mux_attached(struct chardev *chr)
+{
+	struct mux *mux = chr->data;
+
+	if (mux->switched)
+		return;
+	mux->port[mux->focus]->connected = false;
+	for (mux->focus = 0; mux->focus + 1 < mux->ports; mux->focus++)
+		if (mux->port[mux->focus]->attached)
+			break;
+	mux->port[mux->focus]->connected = chardev_connected(mux->below);
+}
+
 static void next_focus(struct mux *mux)
 {
 	unsigned n = mux->focus;
 
+	mux->switched = true;
 	do
 		n = (n + 1) % mux->ports;
 	while (n != mux->focus && !mux->port[n]->attached);

@@ -13,7 +13,7 @@
  *
  * When the host is late by whole periods, the missed ticks are made up for at twice the normal rate
  * (at most MAX_MISSED of them), so that guests that count ticks keep the time and are not flooded.
- * Edges closer together than MIN_INTERVAL_NS are merged.
+ * Periodic edges closer together than MIN_INTERVAL_NS are merged.
  *
  * Document: Intel 8254 datasheet (231164), "Programming the 8254", "Mode Definitions". Left out:
  * what a read returns between a control word and the first count (undefined; zero here).
@@ -252,7 +252,8 @@ static void schedule(struct i8254 *pit)
 			pit->due = 0;
 		}
 	}
-	if (at < now_ns + MIN_INTERVAL_NS)
+	bool periodic = mode_of(&pit->channel[0]) == 2 || mode_of(&pit->channel[0]) == 3;
+	if (periodic && at < now_ns + MIN_INTERVAL_NS)
 		at = now_ns + MIN_INTERVAL_NS;
 	timer_set(&pit->timer, at);
 }
