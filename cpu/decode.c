@@ -170,8 +170,13 @@ static void op_too_long(struct soft_cpu *c, const struct insn *i)
 /* The instruction function, NULL for #UD, when the bytes are all there. */
 static op_fn decode_body(struct reader *r, struct insn *i, unsigned opcode, bool *ends)
 {
+	enum { OPCODE_NOP = 0x90 };
 	const struct op_row *row = optable_find(opcode, 0);
 
+	if (opcode == OPCODE_NOP && i->rep == REP_E) {
+		*ends = true;
+		return i->lock ? NULL : op_pause;
+	}
 	if (opcode >= 0xD8 && opcode <= 0xDF) {
 		decode_modrm(r, i, false);
 		return i->lock ? NULL : x87_lookup(i);

@@ -345,7 +345,7 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
 				X(op_sysexit) X(op_in_al_imm) X(op_in_eax_imm) X(op_out_imm_al)    \
 					X(op_out_imm_eax) X(op_in_al_dx) X(op_in_eax_dx)           \
 						X(op_out_dx_al) X(op_out_dx_eax) X(op_insb)        \
-							X(op_ins) X(op_outsb) X(op_outs) X(op_rsm)
+							X(op_ins) X(op_outsb) X(op_outs) X(op_rsm) X(op_pause)
 /* sse.c: 0F AE (FXSAVE FXRSTOR LDMXCSR STMXCSR CLFLUSH LFENCE MFENCE SFENCE) goes through
  * simd_lookup(); x87: FWAIT */
 #define FPU_OPS(X)       X(op_fwait)

@@ -83,6 +83,17 @@ void op_hlt(struct soft_cpu *c, const struct insn *i)
 	cpu_end_block(c);
 }
 
+/*
+ * A CPU that spins gives up its turn: what it waits for is done by another one, perhaps inside what
+ * would be a single block here (a lock that is let go and taken again), so waiting for the end of
+ * the slice could take for ever.
+ */
+void op_pause(struct soft_cpu *c, const struct insn *i)
+{
+	if (c->config.cpus > 1)
+		c->budget_end = 0;
+}
+
 /* ---- 0F 01 ---- */
 
 static void store_table(struct soft_cpu *c, const struct insn *i, const struct cpu_table *t)

@@ -205,6 +205,36 @@ static void cpus_take_turns_after_sipi(void **state)
 	stop(vm);
 }
 
+/* The lock is free only inside the owner's loop, between two jumps: the other must get it all the
+ * same. */
+static void spinning_cpu_gives_up_its_turn(void **state)
+{
+	enum { AT_LOCK = 0x600 };
+	static const uint8_t owner[] = {
+		0xC6, 0x06, 0x00, 0x06, 0x00,             /* again: MOV BYTE [AT_LOCK], 0 */
+		0xF3, 0x90,                               /* wait: PAUSE */
+		0xF0, 0x0F, 0xBA, 0x2E, 0x00, 0x06, 0x00, /* LOCK BTS WORD [AT_LOCK], 0 */
+		0x72, 0xF5,                               /* JC wait */
+		0xEB, 0xEE,                               /* JMP again */
+	};
+	static const uint8_t other[] = {
+		0xF3, 0x90,                               /* wait: PAUSE */
+		0xF0, 0x0F, 0xBA, 0x2E, 0x00, 0x06, 0x00, /* LOCK BTS WORD [AT_LOCK], 0 */
+		0x72, 0xF5,                               /* JC wait */
+		0x66, 0xFF, 0x06, 0x04, 0x05,             /* INC DWORD [AT_COUNTER + 4] */
+		0xC6, 0x06, 0x00, 0x06, 0x00,             /* MOV BYTE [AT_LOCK], 0 */
+		0xEA, 0x00, 0x00, 0x00, 0x03,             /* JMP 0300:0000 */
+	};
+	struct vm *vm = start(owner, sizeof(owner), 2);
+	loop_lock(vm->loop);
+	mem_write(vm->mem, 0x3000, other, sizeof(other));
+	vm->e->ops->init(vm->e, 1);
+	vm->e->ops->sipi(vm->e, 1, 3);
+	loop_unlock(vm->loop);
+	wait_counter(vm, 1, 100);
+	stop(vm);
+}
+
 static void triple_fault_is_told_once(void **state)
 {
 	/* LIDT of a zero limit, then UD2. */
@@ -265,6 +295,7 @@ int main(void)
 		cmocka_unit_test(pause_stands_still_and_resume_goes_on),
 		cmocka_unit_test(halted_cpu_sleeps_until_an_interrupt),
 		cmocka_unit_test(cpus_take_turns_after_sipi),
+		cmocka_unit_test(spinning_cpu_gives_up_its_turn),
 		cmocka_unit_test(triple_fault_is_told_once),
 		cmocka_unit_test(writes_by_devices_change_running_code),
 		cmocka_unit_test(describe_counts),
