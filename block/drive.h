@@ -82,6 +82,7 @@ struct drive_media_ops {
 	bool (*locked)(void *opaque);                    /* may be NULL: never */
 	void *opaque;
 };
+/* Copies `ops`; NULL takes them back. */
 void drive_set_media_ops(struct drive *drive, const struct drive_media_ops *ops);
 int drive_eject(struct drive *drive, bool force, struct error *err);
 /* Replaces the medium. read_only: NULL keeps the drive's mode, else "read-only", "read-write",

@@ -308,14 +308,14 @@ static bool media_locked(void *opaque)
 
 void atapi_init(struct ide_drive *d)
 {
-	d->media = (struct drive_media_ops){
+	const struct drive_media_ops ops = {
 		.changed = media_changed,
 		.eject_request = media_eject_request,
 		.tray_open = media_tray_open,
 		.locked = media_locked,
 		.opaque = d,
 	};
-	drive_set_media_ops(d->drive, &d->media);
+	drive_set_media_ops(d->drive, &ops);
 }
 
 void atapi_reset(struct ide_drive *d, bool power_on)

@@ -585,10 +585,10 @@ struct fdc *fdc_new(const struct device_env *env, uint16_t base, const struct ir
 		d->drive = drives[i];
 		if (!d->drive)
 			continue;
-		d->media = (struct drive_media_ops){.changed = media_changed, .opaque = d};
 		d->format = fdc_format_of(drive_size(d->drive));
 		set_changed(d, true);
-		drive_set_media_ops(d->drive, &d->media);
+		drive_set_media_ops(
+			d->drive, &(struct drive_media_ops){.changed = media_changed, .opaque = d});
 	}
 	if (dma)
 		i8237_set_client(dma, FDC_DMA_CHANNEL, dma_ready, s);
@@ -601,8 +601,6 @@ struct fdc *fdc_new(const struct device_env *env, uint16_t base, const struct ir
 
 void fdc_free(struct fdc *s)
 {
-	static const struct drive_media_ops none;
-
 	if (!s)
 		return;
 	s->stale = s->in_flight;
@@ -610,7 +608,7 @@ void fdc_free(struct fdc *s)
 	drain(s);
 	for (int i = 0; i < FDC_DRIVES; i++)
 		if (s->drive[i].drive)
-			drive_set_media_ops(s->drive[i].drive, &none);
+			drive_set_media_ops(s->drive[i].drive, NULL);
 	if (s->dma)
 		i8237_set_client(s->dma, FDC_DMA_CHANNEL, NULL, NULL);
 	iobus_remove(s->io, s->low_range);

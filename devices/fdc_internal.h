@@ -80,7 +80,6 @@ struct fdc_drive {
 
 	struct drive *drive; /* NULL: nothing connected */
 	const struct fdc_format *format;
-	struct drive_media_ops media;
 	bool changed_kept; /* `changed` over a reset */
 };
 

@@ -656,14 +656,12 @@ void ide_channel_init(struct ide_channel *ch, const struct device_env *env, cons
 
 void ide_channel_fini(struct ide_channel *ch)
 {
-	static const struct drive_media_ops none;
-
 	ch->phase = IDE_IDLE;
 	ch->aborting = false;
 	ide_channel_drain(ch);
 	for (int i = 0; i < 2; i++)
 		if (ch->drive[i].drive && ch->drive[i].atapi)
-			drive_set_media_ops(ch->drive[i].drive, &none);
+			drive_set_media_ops(ch->drive[i].drive, NULL);
 	iobus_remove(ch->io, ch->command_range);
 	iobus_remove(ch->io, ch->control_range);
 }

@@ -115,7 +115,6 @@ struct ide_drive {
 	uint64_t total_sectors;
 	struct ide_geometry geometry; /* default */
 	bool tray_kept;               /* tray_open, which a reset does not change */
-	struct drive_media_ops media;
 	char serial[21];
 };
 
