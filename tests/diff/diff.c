@@ -195,6 +195,12 @@ static uint32_t resume_at(uint32_t eip, unsigned vector)
 	return (uint32_t)CODE_BASE + block.insn[n + 1].offset;
 }
 
+/* The code went astray to what is there on the host alone. */
+static bool is_trampoline(const struct outcome *soft)
+{
+	return soft->vector == EXC_PF && soft->cr2 - TRAMPOLINE < TRAMPOLINE_SIZE;
+}
+
 /* True if the block did the same on both. */
 static bool run_block(void)
 {
@@ -206,6 +212,10 @@ static bool run_block(void)
 
 		native_run(&native, &no);
 		soft_run(&soft, &so);
+		if (is_trampoline(&so)) {
+			load_memory(start_data);
+			return true;
+		}
 		if (!same_outcome(&no, &so) ||
 		    !same(&native, &soft,
 			  no.finished ? 0 : block.insn[insn_at(native.eip)].undefined))

@@ -22,7 +22,9 @@ enum {
 	DATA_SIZE = 0x4000,
 	STACK_TOP = DATA_BASE + 0x3800, /* where ESP is put: the upper half of the data */
 	DATA_USED = 0x2000,             /* memory operands go below this */
-	USER_CS = 0x23,                 /* Linux's GDT */
+	TRAMPOLINE = 0x6B7D0000,        /* mapped in the host process alone: the way in and out */
+	TRAMPOLINE_SIZE = 0x2000,
+	USER_CS = 0x23, /* Linux's GDT */
 	USER_DS = 0x2B,
 };
 

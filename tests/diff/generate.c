@@ -58,6 +58,8 @@ enum special {
 	SP_CMPXCHG8B,
 	SP_FAR_LOAD,
 	SP_LOCK_BAD,
+	SP_ODD_SIMD,
+	SP_NEAR16,
 };
 enum imm { I_NONE, I_8, I_Z, I_16 };
 enum {
@@ -230,10 +232,17 @@ static const struct form string[] = {
 	{0, 0, 0xAA, 0xAF, S_STRING, 0, I_NONE, 0, 0},
 };
 static const struct form trap[] = {
-	SPECIAL(SP_INT),      SPECIAL(SP_BAD),
-	SPECIAL(SP_SEGMENT),  SPECIAL(SP_SREG_READ),
-	SPECIAL(SP_BOUND),    SPECIAL(SP_FAR_LOAD),
-	SPECIAL(SP_LOCK_BAD), {0, 0, 0x63, 0, S_MODRM, 0, I_NONE, F_NO66, 0},
+	SPECIAL(SP_INT),
+	SPECIAL(SP_BAD),
+	SPECIAL(SP_SEGMENT),
+	SPECIAL(SP_SREG_READ),
+	SPECIAL(SP_BOUND),
+	SPECIAL(SP_FAR_LOAD),
+	SPECIAL(SP_LOCK_BAD),
+	SPECIAL(SP_ODD_SIMD),
+	SPECIAL(SP_ODD_SIMD),
+	SPECIAL(SP_NEAR16),
+	{0, 0, 0x63, 0, S_MODRM, 0, I_NONE, F_NO66, 0},
 };
 static const struct form x87[] = {
 	{0, 0, 0xD8, 0, S_MODRM, 0, I_NONE, F_MEM, 0},
@@ -969,6 +978,32 @@ static void emit_x87_state(uint32_t at)
 	}
 }
 
+/* An MMX or SSE opcode with any prefixes: mostly #UD. Not what SSE3 and later made of such
+ * combinations. */
+static void emit_odd_simd(void)
+{
+	static const uint8_t prefixes[][3] = {{0},          {0x66},       {0xF2},
+					      {0xF3},       {0x66, 0xF2}, {0x66, 0xF3},
+					      {0xF2, 0xF3}, {0xF3, 0xF2}};
+	const uint8_t *prefix = prefixes[random_below(8)];
+	unsigned op;
+
+	do {
+		op = chance(50) ? 0x10 + random_below(0x70) : 0xC2 + random_below(0x3D);
+	} while ((op >= 0x18 && op < 0x28) || (op >= 0x30 && op < 0x50) || op == 0x12 ||
+		 op == 0x16 || op == 0x78 || op == 0x79 || op == 0x7C || op == 0x7D || op == 0xD0 ||
+		 op == 0xF0 || (op >= 0xC7 && op <= 0xCF) || op == 0xC3);
+	begin(0);
+	for (unsigned n = 0; n < 3 && prefix[n]; n++)
+		emit8(prefix[n]);
+	emit8(0x0F);
+	emit8(op);
+	if (op != 0x77)
+		emit8(0xC0 | random_below(64));
+	if ((op >= 0x70 && op <= 0x73) || op == 0xC2 || (op >= 0xC4 && op <= 0xC6))
+		emit8(random32());
+}
+
 static void emit_special(enum special which, unsigned groups)
 {
 	struct operand m;
@@ -1051,6 +1086,24 @@ static void emit_special(enum special which, unsigned groups)
 		}
 		break;
 	case SP_BAD: emit_bad(); break;
+	case SP_ODD_SIMD: emit_odd_simd(); break;
+	case SP_NEAR16: /* a near transfer with 16-bit operand size cuts EIP */
+		emit_mov_imm(R_ESP, STACK_TOP);
+		begin(0);
+		emit8(0x66);
+		switch (random_below(4)) {
+		case 0:
+			emit8(0x70 + random_below(16));
+			emit8(0);
+			break;
+		case 1:
+			emit8(chance(50) ? 0xE8 : 0xE9);
+			emit16(0);
+			break;
+		case 2: emit8(0xC3); break;
+		default: emit8(0xFF); emit8((chance(50) ? 0xD0 : 0xE0) | random_below(8));
+		}
+		break;
 	case SP_LOCK_BAD: /* LOCK where it is not allowed */
 		begin(0);
 		emit8(0xF0);

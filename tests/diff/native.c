@@ -19,7 +19,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { TRAMPOLINE = 0x6B7D0000, PAGE = 4096, LONG_CS = 0x33 };
+enum { PAGE = 4096, LONG_CS = 0x33 };
 
 /* At TRAMPOLINE + PAGE; the offsets are used in the assembly below. */
 struct passage {
@@ -173,8 +173,9 @@ bool native_open(void)
 	    !map_fixed(CODE_BASE, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd) ||
 	    !map_fixed(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		       -1) ||
-	    !(trampoline = map_fixed(TRAMPOLINE, 2 * PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
-				     MAP_PRIVATE | MAP_ANONYMOUS, -1))) {
+	    !(trampoline =
+		      map_fixed(TRAMPOLINE, TRAMPOLINE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1))) {
 		perror("cannot map memory below 4 GiB");
 		return false;
 	}
