@@ -129,7 +129,8 @@ static int write_snapshots(struct qcow2 *q, const struct qcow2_snapshot *list, u
 			store_be32(b + 36, extra);
 			/* icount: -1 says that it is not known */
 			store_be64(b + ENTRY_FIXED + 16, UINT64_MAX);
-			memcpy(b + ENTRY_FIXED, s->extra, s->extra_size);
+			if (s->extra_size)
+				memcpy(b + ENTRY_FIXED, s->extra, s->extra_size);
 			store_be64(b + ENTRY_FIXED, s->vm_state_size);
 			store_be64(b + ENTRY_FIXED + 8, s->disk_size);
 			memcpy(b + ENTRY_FIXED + extra, s->id, id);
