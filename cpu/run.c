@@ -213,7 +213,9 @@ static void take_init(struct soft_cpu *c)
 	s.sysenter_eip = old.sysenter_eip;
 	s.cr0 = (s.cr0 & ~(CR0_CD | CR0_NW)) | (old.cr0 & (CR0_CD | CR0_NW));
 	trace(TRACE_CPU, "cpu%u: INIT", c->config.index);
+	uint64_t tsc_offset = c->tsc_offset; /* time passes while the state is copied */
 	soft_cpu_set_state(c, &s);
+	c->tsc_offset = tsc_offset;
 }
 
 static void take_sipi(struct soft_cpu *c)

@@ -56,6 +56,11 @@ struct soft_engine {
 	_Atomic bool asleep;  /* waits in `wake` for work */
 	_Atomic int running;  /* index of the CPU that runs, or -1 */
 
+	/* While paused, the time that CPUs see stands still: their TSCs, set one after the other,
+	 * agree. */
+	_Atomic bool time_stands;
+	_Atomic uint64_t time_ns;
+
 	/* Counters for describe(). */
 	_Atomic uint64_t instructions, busy_ns;
 };
@@ -102,6 +107,8 @@ static void cpu_apic_base_changed(void *opaque, unsigned index, uint64_t value)
 static uint64_t cpu_time_ns(void *opaque)
 {
 	struct soft_engine *s = opaque;
+	if (atomic_load_explicit(&s->time_stands, memory_order_relaxed))
+		return atomic_load(&s->time_ns);
 	return clock_now(s->base.config.clock);
 }
 
@@ -224,6 +231,12 @@ static int soft_start(struct engine *e, struct error *err)
 	return 0;
 }
 
+static void stop_time(struct soft_engine *s)
+{
+	atomic_store(&s->time_ns, clock_now(s->base.config.clock));
+	atomic_store(&s->time_stands, true);
+}
+
 static void soft_pause(struct engine *e)
 {
 	struct soft_engine *s = self(e);
@@ -241,11 +254,13 @@ static void soft_pause(struct engine *e)
 		pthread_cond_wait(&s->stood, &s->mutex);
 	pthread_mutex_unlock(&s->mutex);
 	loop_lock(e->config.loop);
+	stop_time(s);
 }
 
 static void soft_resume(struct engine *e)
 {
 	struct soft_engine *s = self(e);
+	atomic_store(&s->time_stands, false);
 	pthread_mutex_lock(&s->mutex);
 	s->pause = false;
 	for (unsigned n = 0; n < e->config.cpus; n++)
@@ -439,6 +454,7 @@ struct engine *engine_new_soft(const struct engine_config *config, const char *o
 	pthread_cond_init(&s->wake, NULL);
 	pthread_cond_init(&s->stood, NULL);
 
+	stop_time(s);
 	for (unsigned n = 0; n < config->cpus; n++) {
 		struct soft_cpu_config c = {
 			.index = n,

@@ -255,6 +255,21 @@ static void triple_fault_is_told_once(void **state)
 	stop(vm);
 }
 
+static void tscs_set_while_paused_agree(void **state)
+{
+	struct vm *vm = start(counting, sizeof(counting), 2);
+	struct cpu_state a, b;
+	wait_counter(vm, 0, 1000);
+	paused(vm, true);
+	set_state(vm, 0);
+	usleep(2000);
+	set_state(vm, 1);
+	assert_int_equal(vm->e->ops->get_state(vm->e, 0, &a, NULL), 0);
+	assert_int_equal(vm->e->ops->get_state(vm->e, 1, &b, NULL), 0);
+	assert_int_equal(a.tsc, b.tsc);
+	stop(vm);
+}
+
 static void writes_by_devices_change_running_code(void **state)
 {
 	struct vm *vm = start(counting, sizeof(counting), 1);
@@ -297,6 +312,7 @@ int main(void)
 		cmocka_unit_test(cpus_take_turns_after_sipi),
 		cmocka_unit_test(spinning_cpu_gives_up_its_turn),
 		cmocka_unit_test(triple_fault_is_told_once),
+		cmocka_unit_test(tscs_set_while_paused_agree),
 		cmocka_unit_test(writes_by_devices_change_running_code),
 		cmocka_unit_test(describe_counts),
 		cmocka_unit_test(options_are_checked),
