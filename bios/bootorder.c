@@ -86,8 +86,8 @@ static int parse_ms(struct opts *opts, const char *key, int min, int max, int *o
 	errno = 0;
 	v = strtol(text, &end, 0);
 	if (errno || end == text || *end || v < min || v > max)
-		return error_set(err, EINVAL, "-boot %s=%s must be a number from %d to %d", key,
-				 text, min, max);
+		return error_set(err, EINVAL, "%s=%s must be a number from %d to %d", key, text,
+				 min, max);
 	*out = (int)v;
 	return 0;
 }
@@ -117,7 +117,8 @@ int firmware_boot_parse(const char *spec, struct firmware_boot *boot, struct err
 	splash = opts_get(&opts, "splash");
 	if (rc == 0 && splash) {
 		if (strlen(splash) >= sizeof(boot->splash))
-			rc = error_set(err, ENAMETOOLONG, "-boot splash= is too long");
+			rc = error_set(err, ENAMETOOLONG,
+				       "the name of the splash picture is too long");
 		else
 			memcpy(boot->splash, splash, strlen(splash) + 1);
 	}
