@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* SSE and SSE2: what the differential test cannot see: control register bits, CPUID features, #XM
+ * against #UD, alignment. */
+#include "core_machine.h"
+
+enum {
+	FX_MXCSR = 24,
+	FX_XMM = 160,
+	MXCSR_ALL_MASKED = 0x1F80,
+	MXCSR_NO_ZE_MASK = 0x1D80,
+	FLAG_ZE = 4
+};
+enum { FXSAVE_WRITTEN = 288 };
+
+#define MOD_ABS(reg) (uint8_t)((reg) << 3 | 5) /* ModRM: [disp32] */
+#define ADDPS_0_1    0x0F, 0x58, 0xC1
+#define DIVSS_0_1    0xF3, 0x0F, 0x5E, 0xC1
+
+static void enable(struct machine *m)
+{
+	m->s.cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
+}
+static void set_float(struct machine *m, unsigned reg, float v)
+{
+	memcpy(m->s.fxsave + FX_XMM + 16 * reg, &v, sizeof v);
+}
+static uint32_t mxcsr(struct machine *m)
+{
+	return load_le32(m->s.fxsave + FX_MXCSR);
+}
+
+static void ud_without_osfxsr_or_with_em(void **state)
+{
+	struct machine *m = *state;
+
+	RUN(m, ADDPS_0_1);
+	assert_exception(m, EXC_UD);
+	machine_protected(m);
+	enable(m);
+	m->s.cr0 |= CR0_EM;
+	RUN(m, ADDPS_0_1);
+	assert_exception(m, EXC_UD);
+}
+
+static void nm_with_ts(void **state)
+{
+	struct machine *m = *state;
+
+	enable(m);
+	m->s.cr0 |= CR0_TS;
+	RUN(m, ADDPS_0_1);
+	assert_exception(m, EXC_NM);
+}
+
+static void fences_and_movnti_need_no_os_support(void **state)
+{
+	struct machine *m = *state;
+
+	m->s.cr0 |= CR0_TS | CR0_EM;
+	m->s.gpr[R_EAX] = 0x12345678;
+	RUN(m, 0x0F, 0xAE, 0xE8, 0x0F, 0xAE, 0xF0, 0x0F, 0xAE, 0xF8, 0x0F, 0xC3, MOD_ABS(0),
+	    BYTES32(AT_DATA));
+	assert_ran(m, 16);
+	assert_int_equal(load_le32(m->ram + AT_DATA), 0x12345678);
+}
+
+static void unmasked_exception_is_xm_with_osxmmexcpt(void **state)
+{
+	struct machine *m = *state;
+
+	enable(m);
+	set_float(m, 0, 1);
+	set_float(m, 1, 0);
+	store_le32(m->s.fxsave + FX_MXCSR, MXCSR_NO_ZE_MASK);
+	RUN(m, DIVSS_0_1);
+	assert_exception(m, EXC_XM);
+	assert_int_equal(mxcsr(m), MXCSR_NO_ZE_MASK | FLAG_ZE);
+	assert_int_equal(load_le32(m->s.fxsave + FX_XMM), 0x3F800000);
+}
+
+static void unmasked_exception_is_ud_without_osxmmexcpt(void **state)
+{
+	struct machine *m = *state;
+
+	m->s.cr4 |= CR4_OSFXSR;
+	set_float(m, 0, 1);
+	set_float(m, 1, 0);
+	store_le32(m->s.fxsave + FX_MXCSR, MXCSR_NO_ZE_MASK);
+	RUN(m, DIVSS_0_1);
+	assert_exception(m, EXC_UD);
+}
+
+static void masked_exception_sets_its_flag(void **state)
+{
+	struct machine *m = *state;
+
+	enable(m);
+	set_float(m, 0, 1);
+	set_float(m, 1, 0);
+	store_le32(m->s.fxsave + FX_MXCSR, MXCSR_ALL_MASKED);
+	RUN(m, DIVSS_0_1);
+	assert_ran(m, 4);
+	assert_int_equal(mxcsr(m), MXCSR_ALL_MASKED | FLAG_ZE);
+	assert_int_equal(load_le32(m->s.fxsave + FX_XMM), 0x7F800000);
+}
+
+static void misaligned_operand_is_gp(void **state)
+{
+	struct machine *m = *state;
+
+	enable(m);
+	RUN(m, 0x0F, 0x28, MOD_ABS(0), BYTES32(AT_DATA + 8)); /* MOVAPS */
+	assert_exception(m, EXC_GP);
+	machine_protected(m);
+	enable(m);
+	RUN(m, 0x0F, 0x10, MOD_ABS(0), BYTES32(AT_DATA + 8)); /* MOVUPS */
+	assert_ran(m, 7);
+}
+
+static void alignment_is_of_the_linear_address(void **state)
+{
+	struct machine *m = *state;
+
+	enable(m);
+	m->s.seg[S_DS].base = 8;
+	RUN(m, 0x0F, 0x28, MOD_ABS(0), BYTES32(AT_DATA + 8));
+	assert_ran(m, 7);
+}
+
+static void ldmxcsr_reserved_bits_are_gp(void **state)
+{
+	struct machine *m = *state;
+
+	enable(m);
+	store_le32(m->ram + AT_DATA, 0x11F80);
+	RUN(m, 0x0F, 0xAE, MOD_ABS(2), BYTES32(AT_DATA));
+	assert_exception(m, EXC_GP);
+	assert_int_equal(mxcsr(m), MXCSR_ALL_MASKED);
+}
+
+static void fxsave_leaves_the_end_of_its_area_alone(void **state)
+{
+	struct machine *m = *state;
+
+	memset(m->ram + AT_DATA, 0xA5, 512);
+	RUN(m, 0xDB, 0xE3, 0x0F, 0xAE, MOD_ABS(0), BYTES32(AT_DATA));
+	assert_ran(m, 9);
+	assert_int_equal(load_le16(m->ram + AT_DATA), 0x037F);
+	for (unsigned n = FXSAVE_WRITTEN; n < 512; n++)
+		assert_int_equal(m->ram[AT_DATA + n], 0xA5);
+}
+
+static void fxsave_and_fxrstor_faults(void **state)
+{
+	struct machine *m = *state;
+
+	RUN(m, 0x0F, 0xAE, MOD_ABS(0), BYTES32(AT_DATA + 8));
+	assert_exception(m, EXC_GP);
+	machine_protected(m);
+	m->s.cr0 |= CR0_EM;
+	RUN(m, 0x0F, 0xAE, MOD_ABS(0), BYTES32(AT_DATA));
+	assert_exception(m, EXC_NM);
+	machine_protected(m);
+	memset(m->ram + AT_DATA, 0, 512);
+	store_le32(m->ram + AT_DATA + FX_MXCSR, 0xFFFF0000);
+	RUN(m, 0x0F, 0xAE, MOD_ABS(1), BYTES32(AT_DATA));
+	assert_exception(m, EXC_GP);
+}
+
+static void features_decide_what_exists(void **state)
+{
+	struct machine *m = *state;
+	struct cpu_model old;
+	struct soft_cpu_config config = {.cpus = 1, .model = &old, .mem = m->mem, .opaque = m};
+
+	assert_int_equal(cpu_model_parse("pentium3", &old, NULL), 0); /* SSE, no SSE2 */
+	soft_cpu_free(m->cpu);
+	m->cpu = soft_cpu_new(&config, NULL);
+	enable(m);
+	RUN(m, ADDPS_0_1);
+	assert_ran(m, 3);
+	machine_protected(m);
+	enable(m);
+	RUN(m, 0x66, ADDPS_0_1); /* ADDPD */
+	assert_exception(m, EXC_UD);
+	machine_protected(m);
+	RUN(m, 0x0F, 0xD4, 0xC1); /* PADDQ mm */
+	assert_exception(m, EXC_UD);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, machine_setup, machine_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(ud_without_osfxsr_or_with_em),
+		TEST(nm_with_ts),
+		TEST(fences_and_movnti_need_no_os_support),
+		TEST(unmasked_exception_is_xm_with_osxmmexcpt),
+		TEST(unmasked_exception_is_ud_without_osxmmexcpt),
+		TEST(masked_exception_sets_its_flag),
+		TEST(misaligned_operand_is_gp),
+		TEST(alignment_is_of_the_linear_address),
+		TEST(ldmxcsr_reserved_bits_are_gp),
+		TEST(fxsave_leaves_the_end_of_its_area_alone),
+		TEST(fxsave_and_fxrstor_faults),
+		TEST(features_decide_what_exists),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
