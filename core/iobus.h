@@ -25,7 +25,8 @@ struct io_ops {
 			      size_t count);
 	/* Mask of access sizes the device takes (1 | 2 | 4); 0 means 1. Larger accesses to it are
 	 * split into accesses to neighbouring ports, low first, as the ISA bus does; each part goes
-	 * to that port's owner. */
+	 * to that port's owner. So is an access that would leave the device's range: `port + size`
+	 * never passes its end. */
 	unsigned sizes;
 };
 
