@@ -57,6 +57,15 @@ static struct chardev *add_mux(struct machine *m, struct chardev *below)
 	return chardev_new_mux(m->loop, below, quit_from_mux, m);
 }
 
+/* A mux serves one front end itself and the others through ports. */
+static struct chardev *mux_front(struct named_chardev *entry)
+{
+	if (entry->mux_taken)
+		return chardev_mux_port(entry->chr);
+	entry->mux_taken = true;
+	return entry->chr;
+}
+
 /*
  * A backend from a spec as -serial takes it, known as `id` from then on. "mon:" puts a mux with a
  * monitor above it.
@@ -70,7 +79,7 @@ static struct chardev *open_spec(struct machine *m, const char *id, const char *
 			error_set(err, ENOENT, "there is no -chardev with id=%s", spec + 8);
 			return NULL;
 		}
-		return entry->mux ? chardev_mux_port(entry->chr) : entry->chr;
+		return entry->mux ? mux_front(entry) : entry->chr;
 	}
 	bool with_monitor = !strncmp(spec, "mon:", 4);
 	struct chardev *chr = chardev_open(m->loop, id, spec + (with_monitor ? 4 : 0), err);
@@ -81,11 +90,9 @@ static struct chardev *open_spec(struct machine *m, const char *id, const char *
 		return chr;
 	}
 	struct chardev *mux = add_mux(m, chr);
-	remember(m, id, mux, true);
-	/* The port for the device comes first, so that it has the input at the start. */
-	struct chardev *port = chardev_mux_port(mux);
+	remember(m, id, mux, true)->mux_taken = true;
 	monitor_new(m, chardev_mux_port(mux));
-	return port;
+	return mux;
 }
 
 /* ---- -chardev ---- */

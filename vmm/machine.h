@@ -88,7 +88,7 @@ struct machine_devices {
 struct named_chardev {
 	char *id;
 	struct chardev *chr;
-	bool mux;
+	bool mux, mux_taken; /* mux_taken: its own end has a front end */
 	struct list link;
 };
 

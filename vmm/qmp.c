@@ -407,7 +407,7 @@ static struct json_object *do_query_commands(struct qmp *q, struct json_object *
 struct qmp_command {
 	const char *name;
 	struct json_object *(*run)(struct qmp *q, struct json_object *args, struct error *err);
-	struct qmp_argument args[6];
+	struct qmp_argument args[7]; /* ended by one without a name */
 };
 
 static const struct qmp_command commands[] = {

@@ -46,7 +46,7 @@ echo 'root::0:0:root:/root:/bin/sh' > etc/passwd
 echo 'root:x:0:' > etc/group
 echo minivm-guest > etc/hostname
 cp /cdrom/linux /cdrom/disk.gz boot/
-printf 'default linux\\nprompt 0\\nlabel linux\\nkernel /boot/linux\\nappend initrd=/boot/disk.gz console=ttyS0 quiet panic=-1\\n' > boot/extlinux/extlinux.conf
+printf 'default linux\\nprompt 0\\nlabel linux\\nkernel /boot/linux\\nappend initrd=/boot/disk.gz console=ttyS0 quiet panic=-1 cryptomgr.notests\\n' > boot/extlinux/extlinux.conf
 extlinux --install boot/extlinux >/tmp/extlinux.log 2>&1
 dd if=/install/mbr.bin of=/dev/sda bs=440 count=1 conv=notrunc 2>/dev/null
 cd /
@@ -81,7 +81,7 @@ while read -r line; do eval "$line"; done
     })
     return guests.isolinux_cd("life", {"linux": kernel, "live.gz": live, "disk.gz": disk},
                               "serial 0 115200\ndefault live\nprompt 0\nlabel live\n  kernel /linux\n"
-                              "  append initrd=/live.gz console=ttyS0 panic=-1\n")
+                              "  append initrd=/live.gz console=ttyS0 panic=-1 cryptomgr.notests\n")
 
 
 def digest(path):

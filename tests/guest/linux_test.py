@@ -14,7 +14,7 @@ from context import cost
 def boot(args, append=""):
     kernel, _ = guests.kernel()
     return vm.Vm(context.minivm(), ["-accel", "soft", "-m", "256", "-kernel", kernel, "-initrd",
-                                    guests.shell_initramfs(), "-append", f"console=ttyS0 panic=-1 {append}", *args])
+                                    guests.shell_initramfs(), "-append", f"console=ttyS0 panic=-1 cryptomgr.notests {append}", *args])
 
 
 def check_log(log, cpus):

@@ -94,16 +94,31 @@ def test_isolinux_menu_and_keyboard():
         m.wait_screen("Memtest86", timeout=120)
 
 
+def print_and_halt(text):
+    """A boot sector that prints a text by INT 10h and halts."""
+    code = b"\xfa\x31\xc0\x8e\xd8\xbe\x13\x7c\xac\x84\xc0\x74\xfe\xb4\x0e\xcd\x10\xeb\xf5"
+    return (code + text.encode() + b"\0").ljust(510, b"\0") + b"\x55\xaa"
+
+
 def test_boot_menu_and_once():
     iso = context.requires_file("/usr/lib/memtest86+/memtest86+ia32.iso", "memtest86+")
-    with vm.Vm(context.minivm(), SOFT + ["-cdrom", iso, "-boot", "order=c,once=d"], serial=False) as m:
-        m.wait_screen("Memtest86", timeout=120)
-        m.qmp.command("system_reset")
-        m.wait_screen("No bootable device", timeout=120)
-    with vm.Vm(context.minivm(), SOFT + ["-cdrom", iso, "-boot", "menu=on,splash-time=5000"], serial=False) as m:
-        m.wait_screen("ESC for boot menu")
-        m.keys("esc")
-        m.wait_screen("Select boot device")
+    with tempfile.TemporaryDirectory() as d:
+        disk = f"{d}/disk.img"
+        pathlib.Path(disk).write_bytes(print_and_halt("THE-DISK").ljust(1 << 20, b"\0"))
+        args = SOFT + ["-cdrom", iso, "-drive", f"file={disk},format=raw,index=0"]
+        with vm.Vm(context.minivm(), args + ["-boot", "order=c,once=d"], serial=False) as m:
+            m.wait_screen("Memtest86", timeout=120)
+            m.qmp.command("system_reset")
+            m.wait_screen("THE-DISK", timeout=120)
+        with vm.Vm(context.minivm(), args + ["-boot", "cd"], serial=False) as m:
+            m.wait_screen("THE-DISK", timeout=120)
+        with vm.Vm(context.minivm(), args + ["-boot", "menu=on,splash-time=5000"], serial=False) as m:
+            m.wait_screen("ESC for boot menu")
+            m.keys("esc")
+            m.wait_screen("Select boot device")
+            m.wait_screen("DVD/CD")
+            m.keys("2")
+            m.wait_screen("Memtest86|THE-DISK", timeout=120)
 
 
 def test_gnu_mach_by_multiboot():
