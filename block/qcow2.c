@@ -8,8 +8,8 @@
  * opening for writing, as the specification asks. Refcounts are always written in time, which the
  * lazy_refcounts bit allows.
  */
-#include "block/path.h"
 #include "block/qcow2.h"
+#include "block/path.h"
 #include <inttypes.h>
 #include <string.h>
 

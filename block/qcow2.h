@@ -241,6 +241,8 @@ uint64_t qcow2_refcount_at(const void *block, unsigned order, uint64_t index);
 void qcow2_refcount_put(void *block, unsigned order, uint64_t index, uint64_t value);
 /* Adds to (+1) or takes from (-1) the refcount of each cluster that the range touches. */
 int qcow2_add_refcount(struct qcow2 *q, uint64_t offset, uint64_t len, int delta);
+/* For repairs: the block that describes the cluster must exist, the value must fit. */
+int qcow2_set_refcount(struct qcow2 *q, uint64_t cluster, uint64_t value);
 /* `count` contiguous clusters with refcount one; the host offset or -errno. */
 int64_t qcow2_alloc_clusters(struct qcow2 *q, uint64_t count);
 /* Takes a reference from the range once the tables are on disk. */

@@ -198,21 +198,13 @@ static uint64_t stored_refcount(struct checker *c, uint64_t cluster)
 	return value;
 }
 
-/* Changes one stored refcount by single steps through the allocator's code. */
-static bool set_refcount(struct checker *c, uint64_t cluster, uint64_t from, uint64_t to)
+static bool set_refcount(struct checker *c, uint64_t cluster, uint64_t to)
 {
 	struct qcow2 *q = c->q;
 	uint64_t i = cluster / q->rb_entries;
 	if (i >= q->reftable_size || !q->reftable[i] || to > q->max_refcount)
 		return false;
-	uint64_t offset = cluster << q->h.cluster_bits;
-	for (; from < to; from++)
-		if (qcow2_add_refcount(q, offset, 1, 1))
-			return false;
-	for (; from > to; from--)
-		if (qcow2_add_refcount(q, offset, 1, -1))
-			return false;
-	return true;
+	return qcow2_set_refcount(q, cluster, to) == 0;
 }
 
 static void compare(struct checker *c)
@@ -236,7 +228,7 @@ static void compare(struct checker *c)
 			 : leak ? "Leaked"
 				: "ERROR",
 			 i, stored, found);
-		if (wanted && (rebuild || set_refcount(c, i, stored, found))) {
+		if (wanted && (rebuild || set_refcount(c, i, found))) {
 			if (leak)
 				c->r->leaks_fixed++;
 			else

@@ -138,6 +138,18 @@ static int add_one(struct qcow2 *q, uint64_t cluster, int delta)
 	return 0;
 }
 
+int qcow2_set_refcount(struct qcow2 *q, uint64_t cluster, uint64_t value)
+{
+	struct qcow2_table *block;
+	int rc = get_block(q, cluster, &block);
+	if (rc || !block)
+		return rc ? rc : -ENOENT;
+	put(q, block, cluster, value);
+	if (value == 0)
+		released(q, cluster);
+	return 0;
+}
+
 int qcow2_add_refcount(struct qcow2 *q, uint64_t offset, uint64_t len, int delta)
 {
 	if (!len)

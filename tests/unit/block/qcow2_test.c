@@ -465,6 +465,25 @@ static void wrong_refcounts_are_found_and_repaired(void **state)
 	free(model);
 }
 
+static void a_huge_refcount_is_repaired_at_once(void **state)
+{
+	uint8_t head[112], block[8];
+	struct image_check r;
+	make("u.qcow2", SIZE, "refcount_bits=64");
+	int fd = open("u.qcow2", O_RDWR);
+	assert_int_equal(pread_full(fd, head, sizeof(head), 0), 0);
+	assert_int_equal(pread_full(fd, block, 8, load_be64(head + H_REFTABLE_OFFSET)), 0);
+	assert_int_equal(pwrite_full(fd, "\x7f", 1, load_be64(block) + 8), 0);
+	close(fd);
+	int keep = mute();
+	struct image *img = open_or_fail("u.qcow2", IMAGE_CHECK | IMAGE_WRITABLE);
+	assert_int_equal(image_run_check(img, IMAGE_FIX_LEAKS, &r, NULL), 0);
+	unmute(keep);
+	assert_int_equal(r.leaks_fixed, 1);
+	image_close(img);
+	assert_sound("u.qcow2");
+}
+
 /* A process that dies between writes must leave nothing worse than leaks. */
 static void a_killed_writer_leaves_leaks_at_worst(void **state)
 {
@@ -545,6 +564,7 @@ int main(void)
 		cmocka_unit_test(damaged_headers_are_refused_with_the_field),
 		cmocka_unit_test(random_damage_is_survived),
 		cmocka_unit_test(wrong_refcounts_are_found_and_repaired),
+		cmocka_unit_test(a_huge_refcount_is_repaired_at_once),
 		cmocka_unit_test(a_killed_writer_leaves_leaks_at_worst),
 		cmocka_unit_test(writes_into_tables_are_refused),
 	};
