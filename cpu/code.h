@@ -22,15 +22,27 @@ struct block_link {
  * lies in one page, except for a block of one instruction that crosses into a second page.
  */
 struct code_block {
-	struct code_block *hash_next;
-	const uint8_t *host;       /* first byte; NULL once dropped */
-	const uint8_t *host2;      /* first byte of the second page, or NULL */
-	struct block_link link[2]; /* in the lists of its pages */
+	uint64_t key; /* block_key() of `host`; 0 once dropped */
+	/* What ran after it the last time it fell through, and when it branched: a guess, checked
+	 * by the key. */
+	struct code_block *successor[2];
 	uint16_t bytes;
 	uint8_t count;
-	bool code32;
+	struct code_block *hash_next;
+	const uint8_t *host;       /* first byte */
+	const uint8_t *host2;      /* first byte of the second page, or NULL */
+	struct block_link link[2]; /* in the lists of its pages */
 	struct insn insn[];
 };
+
+/* Host addresses have 48 bits; above them is the mode. BLOCK_CROSSES sets blocks apart that also
+ * depend on what the next page is: code_find() never finds them. */
+#define BLOCK_CODE32  (UINT64_C(1) << 63)
+#define BLOCK_CROSSES (UINT64_C(1) << 62)
+static inline uint64_t block_key(const struct soft_cpu *c, const uint8_t *host)
+{
+	return (uintptr_t)host | (c->code32 ? BLOCK_CODE32 : 0);
+}
 
 struct code_page {
 	struct code_page *next;
@@ -83,7 +95,7 @@ bool code_on_page(const struct code_cache *cache, const uint8_t *host);
 /* The running CPU wrote these bytes (in one page): drops the blocks on them. Returns whether the
  * page still has blocks. */
 bool code_written(struct soft_cpu *c, const uint8_t *host, size_t len);
-/* Drops all blocks. Only between blocks. */
+/* Drops all blocks, and every CPU's memory of the last one. Only between blocks. */
 void code_flush(struct code_cache *cache);
 /* Looks at what was written from outside. Only between blocks. */
 void code_take_written(struct soft_cpu *c);
@@ -94,20 +106,30 @@ static inline unsigned block_hash(const uint8_t *host)
 	return (unsigned)(h ^ h >> 15) & (BLOCK_HASH - 1);
 }
 
-/* The block at CS:next_eip, by the exec TLB and the hash; what these do not settle is
- * code_find_slow()'s. */
-static inline struct code_block *code_find(struct soft_cpu *c)
+/*
+ * The block at CS:next_eip, after `last` (or NULL) ran: by the exec TLB and then by its guess or
+ * the hash. What these do not settle is code_find_slow()'s.
+ */
+static inline struct code_block *code_find(struct soft_cpu *c, struct code_block *last,
+					   bool branched)
 {
 	uint32_t eip = c->next_eip, linear = c->seg[S_CS].base + eip;
 	const struct tlb_entry *e = &c->page_tlb->exec[tlb_index(linear)];
+	struct code_block *b;
 
 	if (likely(e->tag == (linear & PAGE_ADDR))) {
 		const uint8_t *host = (const uint8_t *)(linear + e->delta);
-		struct code_block *b = c->code->block[block_hash(host)];
-		while (b && (b->host != host || b->code32 != c->code32))
-			b = b->hash_next;
-		if (likely(b && !b->host2 && eip <= c->seg[S_CS].limit &&
-			   b->bytes - 1u <= c->seg[S_CS].limit - eip))
+		uint64_t key = block_key(c, host);
+
+		b = last ? last->successor[branched] : NULL;
+		if (unlikely(!b || b->key != key)) {
+			b = c->code->block[block_hash(host)];
+			while (b && b->key != key)
+				b = b->hash_next;
+			if (last)
+				last->successor[branched] = b;
+		}
+		if (likely(b && (uint64_t)eip + b->bytes <= (uint64_t)c->seg[S_CS].limit + 1))
 			return b;
 	}
 	return code_find_slow(c);

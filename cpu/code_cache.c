@@ -50,6 +50,8 @@ void code_flush(struct code_cache *cc)
 	memset(cc->block, 0, sizeof(cc->block));
 	memset(cc->page, 0, sizeof(cc->page));
 	cc->used = 0;
+	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer)
+		c->last_block = NULL;
 }
 
 /* ---- Pages with code ---- */
@@ -127,7 +129,7 @@ static void block_drop(struct code_cache *cc, struct code_block *b)
 	page_unlink(cc, b->host, &b->link[0]);
 	if (b->host2)
 		page_unlink(cc, b->host2, &b->link[1]);
-	b->host = NULL;
+	b->key = 0;
 }
 
 /* Whether the block was decoded from any of [start, end), which lies in the page that `link` is in.
@@ -250,7 +252,7 @@ static void decode_run(struct soft_cpu *c, struct code_block *b, const uint8_t *
 {
 	bool ends = false;
 
-	*b = (struct code_block){.host = host, .code32 = c->code32};
+	*b = (struct code_block){.host = host, .key = block_key(c, host)};
 	while (!ends && b->count < BLOCK_MAX_INSNS) {
 		unsigned len = decode_insn(c, host + b->bytes, avail - b->bytes, c->code32,
 					   &b->insn[b->count], &ends);
@@ -274,8 +276,9 @@ static const uint8_t *second_page(struct soft_cpu *c, uint32_t linear)
 static struct code_block *hash_find(const struct soft_cpu *c, const uint8_t *host)
 {
 	struct code_block *b = c->code->block[block_hash(host)];
+	uint64_t key = block_key(c, host);
 
-	while (b && (b->host != host || b->code32 != c->code32))
+	while (b && (b->key & ~BLOCK_CROSSES) != key)
 		b = b->hash_next;
 	return b;
 }
@@ -311,6 +314,7 @@ struct code_block *code_find_slow(struct soft_cpu *c)
 	if (!host2)
 		return single;
 	draft->host2 = host2;
+	draft->key |= BLOCK_CROSSES;
 	draft->count = 1;
 	draft->bytes = single->bytes;
 	draft->insn[0] = single->insn[0];

@@ -189,10 +189,11 @@ struct soft_cpu {
 				       there */
 	struct code_cache *code; /* blocks decoded: one for all CPUs on the same memory (they take
 				    turns on one thread) */
-	struct soft_cpu *code_peer; /* the next CPU that shares it */
-	uint32_t block_eip;         /* of its first instruction */
-	struct code_block *block;   /* being executed */
-	struct code_block *single;  /* a block for one instruction that is not kept */
+	struct soft_cpu *code_peer;    /* the next CPU that shares it */
+	uint32_t block_eip;            /* of its first instruction */
+	struct code_block *block;      /* being executed */
+	struct code_block *last_block; /* the one before, while it may guess its successor */
+	struct code_block *single;     /* a block for one instruction that is not kept */
 
 	/* Read-modify-write in progress (ld*_rmw to st*_rmw): where to write. NULL host: as `rmw`
 	 * says. */
@@ -333,10 +334,11 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
 	X(op_mov_sreg_rm)                                                                          \
 	X(op_mov_rm_sreg)                                                                          \
 	X(op_push_sreg)                                                                            \
-	X(op_pop_sreg) X(op_les) X(op_lds) X(op_lss) X(op_lfs) X(op_lgs) X(op_jmp_far_imm)         \
-		X(op_call_far_imm) X(op_jmp_far_mem) X(op_call_far_mem) X(op_ret_far)              \
-			X(op_ret_far_imm) X(op_int_imm) X(op_int3) X(op_int1) X(op_into)           \
-				X(op_iret) X(op_hlt) X(op_cli) X(op_sti) X(op_pushf) X(op_popf)    \
+	X(op_pop_sreg)                                                                             \
+	X(op_les) X(op_lds) X(op_lss) X(op_lfs) X(op_lgs) X(op_jmp_far_imm) X(op_call_far_imm)     \
+		X(op_jmp_far_mem) X(op_call_far_mem) X(op_ret_far) X(op_ret_far_imm) X(op_int_imm) \
+			X(op_int3) X(op_int1) X(op_into) X(op_iret) X(op_hlt) X(op_cli) X(op_sti)  \
+				X(op_pushf) X(op_popf)                                             \
 					X(op_grp6) /* 0F 00: SLDT STR LLDT LTR VERR VERW */        \
 		X(op_grp7) /* 0F 01: SGDT SIDT LGDT LIDT SMSW LMSW INVLPG */                       \
 		X(op_lar) X(op_lsl) X(op_arpl) X(op_clts) X(op_invd) X(op_wbinvd) X(               \
@@ -345,7 +347,8 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
 				X(op_sysexit) X(op_in_al_imm) X(op_in_eax_imm) X(op_out_imm_al)    \
 					X(op_out_imm_eax) X(op_in_al_dx) X(op_in_eax_dx)           \
 						X(op_out_dx_al) X(op_out_dx_eax) X(op_insb)        \
-							X(op_ins) X(op_outsb) X(op_outs) X(op_rsm) X(op_pause)
+							X(op_ins) X(op_outsb) X(op_outs) X(op_rsm) \
+								X(op_pause)
 /* sse.c: 0F AE (FXSAVE FXRSTOR LDMXCSR STMXCSR CLFLUSH LFENCE MFENCE SFENCE) goes through
  * simd_lookup(); x87: FWAIT */
 #define FPU_OPS(X)       X(op_fwait)

@@ -331,20 +331,18 @@ static enum what_next attention(struct soft_cpu *c, enum soft_exit *exit)
 	return GO_ON_BLOCK;
 }
 
-enum soft_exit soft_cpu_run(struct soft_cpu *c, uint64_t budget)
+/* The loop itself, apart from setjmp() so that the compiler keeps its variables in registers. */
+static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 {
 	enum soft_exit exit;
 
-	c->budget_end = c->instructions + budget;
-	c->skip_breakpoint = true;
-	if (setjmp(c->fault_env))
-		take_fault(c);
 	for (;;) {
 		uint32_t unusual = atomic_load_explicit(&c->requests, memory_order_relaxed) |
 				   c->db_status | (c->eflags & (FL_TF | FL_RF)) | c->activity |
 				   c->interrupt_shadow | c->watch_code;
 		if (unlikely(unusual)) {
 			enum what_next next = attention(c, &exit);
+			c->last_block = NULL;
 			if (next == LEAVE)
 				return exit;
 			if (next == GO_ON) {
@@ -355,10 +353,26 @@ enum soft_exit soft_cpu_run(struct soft_cpu *c, uint64_t budget)
 		}
 		if (unlikely(c->instructions >= c->budget_end))
 			return SOFT_BUDGET;
-		struct code_block *b = code_find(c);
+
+		struct code_block *last = c->last_block;
+		bool branched = last && c->next_eip != c->block_eip + last->bytes;
+		struct code_block *b = code_find(c, last, branched);
 		c->skip_breakpoint = false;
 		run_block(c, b, b->count);
+		c->last_block = b != c->single ? b : NULL;
 	}
+}
+
+enum soft_exit soft_cpu_run(struct soft_cpu *c, uint64_t budget)
+{
+	c->budget_end = c->instructions + budget;
+	c->skip_breakpoint = true;
+	c->last_block = NULL;
+	if (setjmp(c->fault_env)) {
+		c->last_block = NULL;
+		take_fault(c);
+	}
+	return run_loop(c);
 }
 
 /* ---- Mode ---- */
