@@ -73,7 +73,8 @@ void simd_store_masked(struct soft_cpu *c, const struct insn *i, const uint8_t *
 {
 	uint32_t off = c->gpr[R_EDI] & i->ad_mask;
 
-	/* All of the operand must be writable, whatever the mask says; the upper half is tried first. */
+	/* All of the operand must be writable, whatever the mask says; the upper half is tried
+	 * first. */
 	for (unsigned n = len; n > 0; n -= 8)
 		probe_write(c, i->seg, off + n - 8, 8);
 	for (unsigned n = 0; n < len; n++)

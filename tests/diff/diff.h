@@ -28,6 +28,10 @@ enum {
 	USER_DS = 0x2B,
 };
 
+/* The guest's ring 0, where stray addresses hardly come to. */
+#define SYSTEM_BASE UINT32_C(0xD1560000)
+#define SYSTEM_SIZE UINT32_C(0x7000)
+
 /* What is compared, besides memory. */
 struct machine_state {
 	uint32_t gpr[8];
@@ -57,6 +61,15 @@ void soft_code_changed(size_t len);
 void soft_run(struct machine_state *s, struct outcome *out);
 uint64_t soft_instructions(void);
 
+/* ---- values.c: random numbers of all kinds ---- */
+uint32_t interesting(void); /* an integer that tends to find errors */
+uint16_t random_control_word(void);
+uint32_t random_mxcsr(void);
+/* Registers to start with. */
+void generate_state(struct machine_state *s);
+/* Fills memory. */
+void generate_data(uint8_t *data, size_t size);
+
 /* ---- generate.c ---- */
 enum { BLOCK_MAX_INSNS = 512, BLOCK_MAX_BYTES = 0x1F00 };
 
@@ -78,9 +91,6 @@ struct block {
 extern const char *const group_names[]; /* NULL at the end */
 /* Fills a block with `wanted` instructions of the groups in the mask (bit n: group_names[n]). */
 void generate_block(struct block *b, unsigned wanted, unsigned groups);
-void generate_state(struct machine_state *s);
-/* Fills memory with numbers of all kinds. */
-void generate_data(uint8_t *data, size_t size);
 
 /* ---- random numbers: xorshift64* ---- */
 extern uint64_t random_state;

@@ -13,8 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The system's memory, where stray addresses hardly come to, and offsets in it. */
-#define SYSTEM_BASE UINT32_C(0xD1560000)
+/* Offsets in the system's memory. */
 enum {
 	PAGE_DIRECTORY = 0x0000,
 	TABLE_USER = 0x1000,
@@ -24,7 +23,6 @@ enum {
 	TSS = 0x4000,
 	HANDLERS = 0x5000,
 	STACK_END = 0x6F00, /* of ring 0 */
-	SYSTEM_SIZE = 0x7000,
 	VECTORS = 32,
 	GDT_ENTRIES = 16,
 	SYSTEM_CS = 0x10,
