@@ -20,6 +20,7 @@
 #include "cpu/code.h"
 #include "cpu/ops.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -263,6 +264,20 @@ static void decode_run(struct soft_cpu *c, struct code_block *b, const uint8_t *
 	}
 }
 
+static void trace_block(const struct soft_cpu *c, const struct code_block *b)
+{
+	const uint8_t *at = b->host;
+
+	trace(TRACE_IN_ASM, "cpu%u: block at %04x:%08x, %u-bit, %u instructions", c->config.index,
+	      c->seg[S_CS].selector, c->next_eip, c->code32 ? 32 : 16, b->count);
+	for (unsigned n = 0; n < b->count; at += b->insn[n++].len) {
+		char text[3 * INSN_MAX + 1] = "";
+		for (unsigned k = 0; k < b->insn[n].len; k++)
+			snprintf(text + 3 * k, 4, " %02x", at[k]);
+		trace(TRACE_IN_ASM, "  %08x:%s", c->next_eip + (uint32_t)(at - b->host), text);
+	}
+}
+
 /* The host addresses behind the bytes of the instruction at next_eip that begins on one page and
  * ends on the next. */
 static const uint8_t *second_page(struct soft_cpu *c, uint32_t linear)
@@ -293,22 +308,27 @@ struct code_block *code_find_slow(struct soft_cpu *c)
 	if (eip > limit)
 		cpu_gp0(c);
 	const struct tlb_entry *e = mmu_entry(c, linear, MEM_EXEC, c->cpl == 3);
-	if (e->flags & TLB_MMIO || limit - eip < avail - 1)
+	if (e->flags & TLB_MMIO)
 		return decode_single(c);
+	if (limit - eip < avail)
+		avail = limit - eip + 1;
 
 	const uint8_t *host = (const uint8_t *)(linear + e->delta);
 	struct code_block *b = hash_find(c, host);
 	if (b) {
-		if (!b->host2 ||
-		    (limit - eip >= b->bytes - 1u && second_page(c, linear) == b->host2))
+		if (b->bytes - 1u > limit - eip)
+			return decode_single(c); /* made through a segment that goes on */
+		if (!b->host2 || second_page(c, linear) == b->host2)
 			return b;
 		block_drop(c->code, b);
 	}
 	decode_run(c, draft, host, avail);
+	if (trace_on(TRACE_IN_ASM))
+		trace_block(c, draft);
 	if (draft->count)
 		return block_insert(c->code, draft);
 
-	/* The first instruction crosses into the next page. */
+	/* The first instruction crosses into the next page (or the limit, which is #GP). */
 	struct code_block *single = decode_single(c);
 	const uint8_t *host2 = second_page(c, linear);
 	if (!host2)

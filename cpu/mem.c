@@ -184,14 +184,8 @@ static void piece_write(struct soft_cpu *c, const struct access_piece *p, const 
 			store_le16(p->host, load_le16(buf));
 		else
 			memcpy(p->host, buf, p->len);
-		if (p->flags & TLB_CODE && !code_written(c, p->host, p->len)) {
-			/* No code left on the page: this mapping of it is fast again. */
-			struct tlb_entry *e = mmu_entry(c, p->linear, MEM_WRITE, c->cpl == 3);
-			if (e->flags & TLB_CODE && !(e->flags & TLB_WATCH)) {
-				e->flags &= ~(uint32_t)TLB_CODE;
-				e->tag &= ~(uint32_t)TLB_SLOW;
-			}
-		}
+		if (p->flags & TLB_CODE && !code_written(c, p->host, p->len))
+			mmu_page_without_code(c, p->linear, p->host);
 		return;
 	}
 	machine_enter(c);

@@ -241,6 +241,9 @@ struct tlb_entry *mmu_entry(struct soft_cpu *c, uint32_t linear, enum mem_type t
 /* Whether an access with the supervisor's or the user's rights goes through the TLB without a
  * fault, and is filled in if so. */
 bool mmu_can(struct soft_cpu *c, uint32_t linear, enum mem_type type, bool user);
+/* No blocks are left on the page of RAM that `linear` was just written through: stores to it are
+ * fast again. */
+void mmu_page_without_code(struct soft_cpu *c, uint32_t linear, const uint8_t *host);
 /* Page walk without side effects. False if not mapped. */
 bool mmu_translate(struct soft_cpu *c, uint32_t linear, uint64_t *gpa);
 /* Around accesses to the machine: the lock is taken, current_cpu is this one. */

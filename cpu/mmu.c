@@ -330,6 +330,18 @@ bool mmu_can(struct soft_cpu *c, uint32_t linear, enum mem_type type, bool user)
 	return true;
 }
 
+void mmu_page_without_code(struct soft_cpu *c, uint32_t linear, const uint8_t *host)
+{
+	for (unsigned user = 0; user < 2; user++) {
+		struct tlb_entry *e = tlb_slot(c, linear, MEM_WRITE, user);
+		if (!tlb_holds(e, linear) || (const uint8_t *)(linear + e->delta) != host)
+			continue;
+		e->flags &= ~(uint32_t)TLB_CODE;
+		if (!(e->flags & (TLB_MMIO | TLB_WATCH)))
+			e->tag &= ~(uint32_t)TLB_SLOW;
+	}
+}
+
 bool mmu_translate(struct soft_cpu *c, uint32_t linear, uint64_t *gpa)
 {
 	struct walk w;

@@ -328,6 +328,9 @@ static enum what_next attention(struct soft_cpu *c, enum soft_exit *exit)
 		run_one(c);
 		return GO_ON;
 	}
+	trace(TRACE_EXEC, "cpu%u: %04x:%08x eax=%08x ebx=%08x ecx=%08x edx=%08x esp=%08x",
+	      c->config.index, c->seg[S_CS].selector, c->next_eip, c->gpr[R_EAX], c->gpr[R_EBX],
+	      c->gpr[R_ECX], c->gpr[R_EDX], c->gpr[R_ESP]);
 	return GO_ON_BLOCK;
 }
 
@@ -339,7 +342,7 @@ static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 	for (;;) {
 		uint32_t unusual = atomic_load_explicit(&c->requests, memory_order_relaxed) |
 				   c->db_status | (c->eflags & (FL_TF | FL_RF)) | c->activity |
-				   c->interrupt_shadow | c->watch_code;
+				   c->interrupt_shadow | c->watch_code | trace_on(TRACE_EXEC);
 		if (unlikely(unusual)) {
 			enum what_next next = attention(c, &exit);
 			c->last_block = NULL;

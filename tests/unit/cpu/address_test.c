@@ -369,6 +369,26 @@ static void code_runs_up_to_the_limit(void **state)
 	assert_int_equal(m->s.gpr[R_EAX], 2);
 }
 
+static void block_made_through_a_larger_segment_keeps_the_smaller_limit(void **state)
+{
+	struct machine *m = *state;
+	/* The same code by way of two segments: jmp far to a limit that ends inside it. */
+	enum { SMALL = 0x18 };
+	const uint8_t code[] = {
+		0x40,          0x40, 0x40, 0x49, 0x75, 0x01, OPCODE_HLT, 0xEA, BYTES32(AT_CODE),
+		BYTES16(SMALL)};
+	/* Code segment of base 0 and limit AT_CODE + 1 in bytes. */
+	store_le64(m->ram + AT_GDT + SMALL,
+		   UINT64_C(0x00419B0000000000) | (AT_CODE + 1 - 0x10000) | UINT64_C(1) << 48);
+	m->s.gpr[R_ECX] = 2;
+	machine_code(m, code, sizeof(code));
+	machine_go(m, 100);
+	assert_exception(m, EXC_GP);
+	assert_int_equal(m->s.gpr[R_EAX], 5);
+	assert_int_equal(machine_stack(m, 1), AT_CODE + 2);
+	assert_int_equal(machine_stack(m, 2), SMALL);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, machine_setup, machine_teardown)
 int main(void)
 {
@@ -393,6 +413,7 @@ int main(void)
 		T(xlat_salc_and_loops),
 		T(near_branches),
 		T(code_runs_up_to_the_limit),
+		T(block_made_through_a_larger_segment_keeps_the_smaller_limit),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -413,6 +413,36 @@ static void fault_in_fault_delivery(void **state)
 	assert_exception(m, EXC_NP);
 }
 
+static void supervisor_store_to_a_code_page_from_level_3(void **state)
+{
+	struct machine *m = *state;
+	enum { AT_TSS = 0x3000, STACK0 = 0x50800, RING3_CODE = 0x28, CODE_ON_STACK_PAGE = 0x50000 };
+	/* The stack of level 0 is on a supervisor page that code ran on; an interrupt from level 3
+	 * pushes there. */
+	machine_paging(m);
+	m->ram[CODE_ON_STACK_PAGE] = OPCODE_HLT;
+	m->s.eip = CODE_ON_STACK_PAGE;
+	m->ram[CODE_ON_STACK_PAGE] = 0x90;
+	m->ram[CODE_ON_STACK_PAGE + 1] = 0xE9; /* jmp AT_CODE */
+	store_le32(m->ram + CODE_ON_STACK_PAGE + 2, AT_CODE - CODE_ON_STACK_PAGE - 6);
+	machine_set_pte(m, CODE_ON_STACK_PAGE, CODE_ON_STACK_PAGE | P | W);
+	store_le64(m->ram + AT_GDT + 0x18, UINT64_C(0x00CFFB000000FFFF));
+	store_le64(m->ram + AT_GDT + 0x20, UINT64_C(0x00CFF3000000FFFF));
+	m->s.tr = (struct cpu_segment){.base = AT_TSS, .limit = 0x67, .attr = 0x8B};
+	store_le32(m->ram + AT_TSS + 4, STACK0);
+	store_le32(m->ram + AT_TSS + 8, SEL_DATA);
+	m->ram[AT_IDT + 8 * 0x40 + 5] |= 0x60;
+	/* To level 3 by IRET, then INT 40h; the handler halts. */
+	const uint8_t code[] = {0x6A, 0x23, 0x68, BYTES32(AT_STACK - 0x1000), 0x6A, 0x02,
+				0x6A, 0x1B, 0x68, BYTES32(AT_CODE + 17),      0xCF, 0xCD,
+				0x40};
+	machine_code(m, code, sizeof(code));
+	machine_go(m, 1000);
+	assert_exception(m, 0x40);
+	assert_int_equal(m->s.gpr[R_ESP], STACK0 - 20);
+	assert_int_equal(machine_stack(m, 0), AT_CODE + 19);
+}
+
 static void translate_has_no_side_effect(void **state)
 {
 	struct machine *m = *state;
@@ -453,6 +483,7 @@ int main(void)
 		T(a20_off_clears_bit_20),
 		T(logged_writes_are_seen_after_each_fetch),
 		T(fault_in_fault_delivery),
+		T(supervisor_store_to_a_code_page_from_level_3),
 		T(translate_has_no_side_effect),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
