@@ -36,7 +36,7 @@ struct header {
 /* The information structure (3.3). */
 struct info {
 	uint32_t flags;
-	uint32_t mem_lower, mem_upper;
+	uint32_t mem_lower, mem_upper; /* KiB; the upper one by the option ROM */
 	uint32_t boot_device;
 	uint32_t cmdline;
 	uint32_t mods_count, mods_addr;
@@ -342,7 +342,6 @@ static int add_info(struct image *im, const struct firmware_config *c, struct mo
 			.flags = INFO_MEMORY | INFO_CMDLINE | INFO_MODULES | INFO_MMAP |
 				 INFO_LOADER_NAME,
 			.mem_lower = BASE_MEMORY_KIB,
-			.mem_upper = (uint32_t)((c->low_ram - MIB) / KIB),
 			.cmdline = add_text(im, cmdline),
 			.boot_loader_name = add_text(im, "minivm"),
 			.mods_count = count,

@@ -29,6 +29,7 @@
 #define CR0_PE        1
 #define SMAP          0x534d4150
 #define MULTIBOOT_MAGIC 0x2badb002
+#define INFO_MEM_UPPER   8
 #define INFO_MMAP_LENGTH 44
 #define INFO_MMAP_ADDR   48
 #define CODE_SELECTOR 8
@@ -169,6 +170,15 @@ next_range:
 	cmpl	$SMAP, %eax
 	jne	map_done
 	movl	$(MAP_ENTRY - 4), -4(%di)
+	cmpl	$0x100000, (%di)                /* base; the firmware keeps the end of it for itself */
+	jne	not_upper
+	cmpw	$1, 16(%di)                     /* type: RAM */
+	jne	not_upper
+	movl	8(%di), %eax                    /* length */
+	shrl	$10, %eax
+	movw	AT(info), %si
+	movl	%eax, INFO_MEM_UPPER(%si)
+not_upper:
 	addw	$MAP_ENTRY, %di
 	testl	%ebx, %ebx
 	jz	map_done

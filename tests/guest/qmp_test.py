@@ -158,7 +158,7 @@ def test_nographic_keys_and_exit():
         os.write(master, b"info status\n")
         expect(b"VM status: running")
         os.write(master, b"\x01h")
-        expect(b"C-a x")
+        expect(b"Ctrl-A x")
         os.write(master, b"\x01x")
         assert p.wait(30) == 0
     finally:

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT */
+#include "rt.h"
+void guest_main(void)
+{
+	say("hello %s", MODE);
+	TRIED("ud2");
+}
