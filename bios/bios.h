@@ -7,6 +7,7 @@
 #ifndef BIOS_BIOS_H
 #define BIOS_BIOS_H
 
+#include "devices/ide.h"
 #include "lib/error.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,28 +25,6 @@ enum floppy_cmos_type {
 	FLOPPY_CMOS_1_44M = 4,
 	FLOPPY_CMOS_2_88M = 5,
 };
-
-/* How the BIOS turns a disk's geometry into one that INT 13h can express. */
-enum disk_translation {
-	TRANSLATE_NONE,
-	TRANSLATE_LBA,
-	TRANSLATE_LARGE,
-	TRANSLATE_RECHS,
-};
-
-struct disk_geometry {
-	unsigned cylinders, heads, sectors; /* physical: heads <= 16, sectors <= 63 */
-	enum disk_translation translation;
-};
-
-/*
- * The geometry of a disk of that many 512-byte sectors. `mbr` is its first sector, or NULL: where
- * its partition table shows with which geometry it was made, that geometry is kept.
- */
-void disk_geometry_guess(const uint8_t mbr[512], uint64_t sectors, struct disk_geometry *out);
-/* The translation that a geometry needs. */
-enum disk_translation disk_geometry_translation(unsigned cylinders, unsigned heads,
-						unsigned sectors);
 
 /* `-boot`. */
 struct firmware_boot {
@@ -96,7 +75,7 @@ struct firmware_config {
 	/* IDE disks by channel * 2 + unit (CD-ROM drives are not disks). */
 	struct {
 		bool present;
-		struct disk_geometry geometry;
+		struct ide_geometry geometry;
 	} disk[4];
 
 	const struct firmware_boot *boot; /* copied */

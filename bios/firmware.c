@@ -110,7 +110,7 @@ static void cmos_floppies(const struct firmware_config *c)
 
 /* One disk of the first IDE channel, in the layout of the AT's user-defined type 47. */
 static void cmos_disk(const struct firmware_config *c, unsigned type_at, unsigned at,
-		      const struct disk_geometry *g)
+		      const struct ide_geometry *g)
 {
 	enum { NO_PRECOMPENSATION = 0xff, CONTROL_NO_RETRIES = 0xc0, CONTROL_MANY_HEADS = 8 };
 

@@ -4,7 +4,6 @@
 #include "devices/fdc.h"
 #include "devices/fw_cfg.h"
 #include "devices/i440fx.h"
-#include "devices/ide.h"
 #include "devices/mc146818.h"
 #include "devices/piix3.h"
 #include "lib/text.h"
@@ -39,15 +38,8 @@ static void describe_disks(struct machine *m, struct firmware_config *config)
 		struct drive *drive = m->drives.ide[n];
 		if (!drive || drive_get_kind(drive) != DRIVE_DISK)
 			continue;
-		struct ide_geometry geometry;
-		ide_geometry(drive, &geometry);
 		config->disk[n].present = true;
-		config->disk[n].geometry = (struct disk_geometry){
-			.cylinders = geometry.cylinders,
-			.heads = geometry.heads,
-			.sectors = geometry.sectors,
-			.translation = (enum disk_translation)geometry.translation,
-		};
+		ide_geometry(drive, &config->disk[n].geometry);
 	}
 	for (int n = 0; n < FLOPPY_SLOTS; n++)
 		config->floppy[n] = (uint8_t)fdc_drive_type(m->drives.floppy[n]);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Boot options, CMOS bytes, disk geometry, direct kernels (good ones and damaged ones), ROM search.
+/* Boot options, CMOS bytes, direct kernels (good ones and damaged ones), ROM search.
  */
 #include "bios/internal.h"
 #include "core/iobus.h"
@@ -137,28 +137,6 @@ static void bootindex_decides_the_order_of_paths(void **state)
 	assert_string_equal(sb.data, "/rom\n/early\n/late\nHALT");
 	assert_int_equal(sb.len, strlen(sb.data) + 1);
 	strbuf_free(&sb);
-}
-
-static void geometry_follows_the_partition_table(void **state)
-{
-	uint8_t mbr[512] = {0};
-	struct disk_geometry g;
-
-	disk_geometry_guess(NULL, 20 * MIB / 512, &g);
-	assert_int_equal(g.heads, 16);
-	assert_int_equal(g.cylinders, 40);
-	assert_int_equal(g.translation, TRANSLATE_NONE);
-	disk_geometry_guess(NULL, 20 * GIB / 512, &g);
-	assert_int_equal(g.cylinders, 16383);
-	assert_int_equal(g.translation, TRANSLATE_LBA);
-	store_le16(mbr + 510, 0xaa55);
-	mbr[446 + 5] = 3;  /* highest head */
-	mbr[446 + 6] = 17; /* sectors */
-	store_le32(mbr + 458, 1000);
-	disk_geometry_guess(mbr, 4 * 17 * 615, &g);
-	assert_int_equal(g.cylinders, 615);
-	assert_int_equal(g.heads, 4);
-	assert_int_equal(g.sectors, 17);
 }
 
 /* A bzImage of boot protocol 2.10 with 4 setup sectors and 4 KiB of kernel. */
@@ -377,7 +355,6 @@ int main(void)
 		T(bad_boot_options_are_refused),
 		T(memory_sizes_are_in_cmos_as_the_bios_reads_them),
 		T(bootindex_decides_the_order_of_paths),
-		T(geometry_follows_the_partition_table),
 		T(bzimage_is_split_placed_and_filled_in),
 		T(damaged_and_unfit_linux_kernels_are_refused),
 		T(multiboot_elf_is_laid_out_with_its_modules),
