@@ -476,6 +476,7 @@ static int open_vm(struct kvm_engine *k, struct error *err)
 		return error_set(err, EINVAL, "KVM here runs at most %d CPUs", rc);
 	k->vcpu_events = capable(k, KVM_CAP_VCPU_EVENTS);
 	k->debugregs = capable(k, KVM_CAP_DEBUGREGS);
+	k->xsave = capable(k, KVM_CAP_XSAVE);
 	k->kvmclock_ctrl = capable(k, KVM_CAP_KVMCLOCK_CTRL);
 	k->adjust_clock = capable(k, KVM_CAP_ADJUST_CLOCK);
 	do

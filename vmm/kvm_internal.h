@@ -67,7 +67,7 @@ struct kvm_engine {
 	int kvm_fd, vm_fd;
 	size_t run_size;
 	bool irqchip;
-	bool readonly_slots, vcpu_events, debugregs, kvmclock_ctrl, adjust_clock;
+	bool readonly_slots, vcpu_events, debugregs, xsave, kvmclock_ctrl, adjust_clock;
 
 	/* MSRs that state transfer covers: those KVM lists and lets be read. */
 	uint32_t msr[KVM_MSRS_MAX];

@@ -303,6 +303,59 @@ static void fpu_set(struct kvm_fpu *f, const uint8_t *x)
 }
 
 /*
+ * KVM_GET_FPU and KVM_SET_FPU leave MXCSR out, so the XSAVE image serves where the kernel has it:
+ * its legacy area is an FXSAVE image (SDM vol. 1, 13.4.1), and XSTATE_BV behind that says which
+ * parts are not in their initial state.
+ */
+enum { XSTATE_BV = 512, XSTATE_X87_SSE = 3, MXCSR_VALID = 0xffff };
+
+static int fpu_read(struct kvm_vcpu *v, uint8_t *x)
+{
+	struct kvm_xsave image;
+	struct kvm_fpu fpu;
+	int rc;
+
+	if (!v->k->xsave) {
+		rc = kvm_ioctl(v->fd, KVM_GET_FPU, &fpu);
+		if (rc == 0)
+			fpu_get(&fpu, x);
+		return rc;
+	}
+	rc = kvm_ioctl(v->fd, KVM_GET_XSAVE, &image);
+	if (rc < 0)
+		return rc;
+	memset(x, 0, 512);
+	memcpy(x, image.region, FX_XMM0 + 16 * XMM_REGS_32BIT);
+	/* The high halves of 64-bit instruction and data pointers. */
+	memset(x + FX_FIP + 4, 0, 4);
+	memset(x + FX_FDP + 4, 0, 4);
+	store_le32(x + FX_MXCSR_MASK, MXCSR_VALID);
+	for (int i = 0; i < 8; i++)
+		memset(x + FX_ST0 + 16 * i + 10, 0, 6);
+	return 0;
+}
+
+static int fpu_write(struct kvm_vcpu *v, const uint8_t *x)
+{
+	struct kvm_xsave image;
+	struct kvm_fpu fpu;
+	uint8_t *to = (uint8_t *)image.region;
+	int rc;
+
+	if (!v->k->xsave) {
+		fpu_set(&fpu, x);
+		return kvm_ioctl(v->fd, KVM_SET_FPU, &fpu);
+	}
+	rc = kvm_ioctl(v->fd, KVM_GET_XSAVE, &image);
+	if (rc < 0)
+		return rc;
+	memcpy(to, x, FX_XMM0 + 16 * XMM_REGS_32BIT);
+	store_le32(to + FX_MXCSR, load_le32(x + FX_MXCSR) & MXCSR_VALID);
+	store_le32(to + XSTATE_BV, load_le32(to + XSTATE_BV) | XSTATE_X87_SSE);
+	return kvm_ioctl(v->fd, KVM_SET_XSAVE, &image);
+}
+
+/*
  * Events and activity.
  */
 
@@ -374,15 +427,13 @@ int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct error *err)
 {
 	struct kvm_regs r;
 	struct kvm_sregs sr;
-	struct kvm_fpu fpu;
 	struct kvm_debugregs dbg;
 	struct kvm_vcpu_events ev;
 	int rc;
 
 	memset(s, 0, sizeof(*s));
 	if ((rc = kvm_ioctl(v->fd, KVM_GET_REGS, &r)) < 0 ||
-	    (rc = kvm_ioctl(v->fd, KVM_GET_SREGS, &sr)) < 0 ||
-	    (rc = kvm_ioctl(v->fd, KVM_GET_FPU, &fpu)) < 0)
+	    (rc = kvm_ioctl(v->fd, KVM_GET_SREGS, &sr)) < 0 || (rc = fpu_read(v, s->fxsave)) < 0)
 		return error_errno(err, -rc, "cannot read the state of CPU %u from KVM", v->index);
 	const uint64_t gpr[8] = {r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi};
 	for (int i = 0; i < 8; i++)
@@ -390,7 +441,6 @@ int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct error *err)
 	s->eip = (uint32_t)r.rip;
 	s->eflags = (uint32_t)r.rflags;
 	sregs_get(&sr, s);
-	fpu_get(&fpu, s->fxsave);
 	if (v->k->debugregs && kvm_ioctl(v->fd, KVM_GET_DEBUGREGS, &dbg) == 0) {
 		for (int i = 0; i < 4; i++)
 			s->dr[i] = (uint32_t)dbg.db[i];
@@ -423,18 +473,15 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct error *e
 	struct kvm_debugregs dbg = {.dr6 = s->dr[6], .dr7 = s->dr[7]};
 	struct kvm_vcpu_events ev;
 	struct kvm_sregs sr;
-	struct kvm_fpu fpu;
 	int rc;
 
 	if ((rc = kvm_ioctl(v->fd, KVM_GET_SREGS, &sr)) < 0)
 		return error_errno(err, -rc, "cannot read the state of CPU %u from KVM", v->index);
 	sregs_set(&sr, s);
-	fpu_set(&fpu, s->fxsave);
 	/* Activity first: KVM drops events that are set while a CPU waits for SIPI. */
 	if ((rc = activity_set(v, s->activity)) < 0 ||
 	    (rc = kvm_ioctl(v->fd, KVM_SET_SREGS, &sr)) < 0 ||
-	    (rc = kvm_ioctl(v->fd, KVM_SET_REGS, &r)) < 0 ||
-	    (rc = kvm_ioctl(v->fd, KVM_SET_FPU, &fpu)) < 0)
+	    (rc = kvm_ioctl(v->fd, KVM_SET_REGS, &r)) < 0 || (rc = fpu_write(v, s->fxsave)) < 0)
 		return error_errno(err, -rc, "KVM refuses the state of CPU %u", v->index);
 	for (int i = 0; i < 4; i++)
 		dbg.db[i] = s->dr[i];
