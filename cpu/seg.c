@@ -98,10 +98,12 @@ void load_real_segment(struct soft_cpu *c, unsigned sreg, uint16_t selector)
 		return;
 	}
 	/* Whatever protected mode left, real mode can read and write it; a null segment has no
-	 * limit to keep. */
+	 * limit to keep. CS stays a code segment. */
+	bool code = sreg == S_CS && (seg->attr & SEG_P) && (seg->attr & SEG_CODE);
 	if (!(seg->attr & SEG_P))
 		seg->limit = 0xFFFF;
-	seg->attr = (seg->attr & (SEG_DB | SEG_G | SEG_AVL)) | ATTR_REAL;
+	seg->attr = (uint16_t)((seg->attr & (SEG_DB | SEG_G | SEG_AVL)) | ATTR_REAL |
+			       (code ? SEG_CODE : 0));
 	seg->selector = selector;
 	seg->base = (uint32_t)selector << 4;
 }
