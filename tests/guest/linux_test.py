@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 
 import context
 import guests
@@ -24,7 +25,9 @@ def check_log(log, cpus):
                         r"irq \d+: nobody cared|lost", line)
            and not re.search(r"(?i)spectre|mds|mitigation|error handler|ERST|BERT|HEST|APEI|EDAC|tsx|RETBleed|"
                              r"correctable|firmware bug|failed to enable AER|exception table|thermal|error-correct|"
-                             r"PCI: System does not support PCI|"
+                             r"PCI: System does not support PCI|report a bug|"
+                             # On a busy host the calibration loops miss their window and the kernel takes another clock.
+                             r"calibrat|"
                              r"Unable to read CMOS|mce|vmap|signature|certificate|X\.509|blacklist|platform keyring",
                              line)]
     assert not bad, "\n".join(bad)
@@ -90,14 +93,16 @@ def test_debian_kernel_two_cpus_all_devices():
 
 @cost(60)
 def test_reboot_and_power_button():
-    with boot(["-serial", "null"]) as m:
+    with boot([]) as m:
         m.wait_serial("GUEST-READY", timeout=300)
         m.type_serial("reboot -f\n")
         m.qmp.wait_event("RESET", timeout=60)
         m.wait_serial("GUEST-READY", timeout=300)
-        m.type_serial("cat /proc/bus/input/devices | grep -A9 'Power Button' | grep event; "
-                      "dd if=/dev/input/event0 bs=16 count=1 2>/dev/null | wc -c; echo PRESS''ED\n")
-        m.wait_serial("event")
+        status, output = m.run_serial("grep -A9 'Power Button' /proc/bus/input/devices")
+        event = re.search(r"event\d+", output).group()
+        m.type_serial(f"echo LISTEN''ING; dd if=/dev/input/{event} bs=16 count=1 2>/dev/null | wc -c; echo PRESS''ED\n")
+        m.wait_serial("LISTENING")
+        time.sleep(1)
         m.qmp.command("system_powerdown")
         m.wait_serial("PRESSED", timeout=60)
         m.type_serial("poweroff -f\n")
