@@ -162,6 +162,16 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 	return written(img, rc);
 }
 
+int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint64_t offset)
+{
+	int rc = check_write(img, offset, len);
+	if (rc || !len)
+		return rc;
+	if (!img->driver->write_compressed)
+		return -ENOTSUP;
+	return written(img, img->driver->write_compressed(img, buf, len, offset));
+}
+
 int image_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
 		       uint64_t *host_offset)
 {
@@ -246,6 +256,7 @@ void image_info_free(struct image_info *info)
 	free(info->backing_file);
 	free(info->backing_format);
 	free(info->backing_path);
+	free(info->data_file);
 	for (size_t i = 0; i < info->snapshot_count; i++) {
 		free(info->snapshots[i].id);
 		free(info->snapshots[i].name);

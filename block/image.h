@@ -66,6 +66,8 @@ struct image_info {
 	const char *compression_type;
 	unsigned refcount_bits;
 	bool lazy_refcounts, extended_l2;
+	bool external_data, data_file_raw;
+	char *data_file;                       /* as written in the image, or NULL */
 	struct image_snapshot_info *snapshots; /* internal ones */
 	size_t snapshot_count;
 };
@@ -93,6 +95,9 @@ struct image_driver {
 	void (*close)(struct image *img);
 	int (*preadv)(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 	int (*pwritev)(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+	/* Writes one cluster (info.cluster_size; the disk's last one may be shorter) in compressed
+	 * form. -ENOSPC: it does not get shorter, write it plainly. */
+	int (*write_compressed)(struct image *img, const void *buf, size_t len, uint64_t offset);
 	/* What was written before it was called is on stable storage when it returns 0. */
 	int (*flush)(struct image *img);
 	int (*discard)(struct image *img, uint64_t offset, uint64_t len);
@@ -140,6 +145,8 @@ int image_pread(struct image *img, void *buf, size_t len, uint64_t offset);
 int image_pwrite(struct image *img, const void *buf, size_t len, uint64_t offset);
 int image_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+/* -ENOTSUP where the format has no compression. */
+int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint64_t offset);
 int image_flush(struct image *img);
 int image_discard(struct image *img, uint64_t offset, uint64_t len);
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);

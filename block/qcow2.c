@@ -3,10 +3,9 @@
  * The qcow2 driver: opening, closing, information. qcow2.h explains threads and the order of
  * writes; the other qcow2_*.c files hold one idea each.
  *
- * Left out, and refused by name: external data files, extended L2 entries (subclusters),
- * encryption. Dirty bitmaps are not kept up to date, so their autoclear bit is cleared on the first
- * opening for writing, as the specification asks. Refcounts are always written in time, which the
- * lazy_refcounts bit allows.
+ * Left out, and refused by name: encryption. Refcounts are always written in time, which the
+ * lazy_refcounts bit allows: new data has to be synced before its L2 entry as well, and the same
+ * sync covers both.
  */
 #include "block/qcow2.h"
 #include "block/path.h"
@@ -47,6 +46,7 @@ static void init_locks(struct qcow2 *q)
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_mutex_init(&q->decompress_lock, NULL);
 	pthread_cond_init(&q->alloc_done, NULL);
+	pthread_cond_init(&q->flushed, NULL);
 	list_init(&q->allocs);
 }
 
@@ -62,6 +62,13 @@ static void release(struct qcow2 *q)
 	free(q->reftable);
 	free(q->backing_file);
 	free(q->backing_format);
+	free(q->data_name);
+	for (size_t i = 0; i < q->ext_count; i++)
+		free(q->ext[i].data);
+	free(q->ext);
+	if (q->data != q->img->file)
+		file_close(q->data);
+	pthread_cond_destroy(&q->flushed);
 	pthread_rwlock_destroy(&q->ops);
 	pthread_mutex_destroy(&q->lock);
 	pthread_mutex_destroy(&q->decompress_lock);
@@ -79,11 +86,13 @@ static int prepare_writing(struct qcow2 *q, struct error *err)
 			qcow2_set_add(&q->tables, (q->l1[i] & ENTRY_OFFSET) >> q->h.cluster_bits);
 	if (q->img->flags & IMAGE_CHECK)
 		return 0;
-	if (q->h.autoclear) {
-		rc = qcow2_header_set64(q, H_AUTOCLEAR, 0);
+	/* Bits that are not known here stand for data that this writer will not keep right. */
+	uint64_t kept = q->h.autoclear & (q->external ? AUTOCLEAR_DATA_RAW : 0);
+	if (q->h.autoclear != kept) {
+		rc = qcow2_header_set64(q, H_AUTOCLEAR, kept);
 		if (rc)
 			return error_errno(err, -rc, "its header cannot be written");
-		q->h.autoclear = 0;
+		q->h.autoclear = kept;
 	}
 	if (q->h.incompatible & INCOMPAT_DIRTY) {
 		struct image_check result = {0};
@@ -98,30 +107,120 @@ static int prepare_writing(struct qcow2 *q, struct error *err)
 	return rc;
 }
 
-static int qcow2_open(struct image *img, struct opts *opts, struct error *err)
+/* Sizes that follow from the header. */
+static void derive(struct qcow2 *q)
 {
-	struct qcow2 *q = qcow2_of(img);
-	q->img = img;
-	init_locks(q);
-	int rc = qcow2_read_header(q, err);
-	if (rc)
-		goto fail;
 	q->cluster_size = 1u << q->h.cluster_bits;
-	q->l2_entries = q->cluster_size / 8;
-	q->l2_bits = q->h.cluster_bits - 3;
+	q->extended = q->h.incompatible & INCOMPAT_EXTENDED_L2;
+	q->subs = q->extended ? SUBCLUSTERS : 1;
+	q->sub_bits = q->extended ? q->h.cluster_bits - 5 : q->h.cluster_bits;
+	q->sub_size = 1u << q->sub_bits;
+	q->l2_bits = q->h.cluster_bits - qcow2_entry_bits(q);
+	q->l2_entries = 1u << q->l2_bits;
 	q->rb_entries = (q->cluster_size * 8) >> q->h.refcount_order;
 	q->max_refcount = q->h.refcount_order == 6
 				  ? UINT64_MAX
 				  : (UINT64_C(1) << (1u << q->h.refcount_order)) - 1;
+}
+
+/* The tables that each cache may hold: cache-size, l2-cache-size and refcount-cache-size, in
+ * bytes. Without them the L2 cache covers the whole disk, up to 32 MiB. */
+static int init_caches(struct qcow2 *q, struct opts *opts, struct error *err)
+{
+	uint64_t total = 0, l2 = L2_CACHE_BYTES, refs = REFCOUNT_CACHE_BYTES;
+	if (opts) {
+		bool has_total = opts_has(opts, "cache-size"),
+		     has_l2 = opts_has(opts, "l2-cache-size");
+		bool has_refs = opts_has(opts, "refcount-cache-size");
+		int rc = opts_get_size(opts, "cache-size", &total, err);
+		if (!rc)
+			rc = opts_get_size(opts, "l2-cache-size", &l2, err);
+		if (!rc)
+			rc = opts_get_size(opts, "refcount-cache-size", &refs, err);
+		if (rc)
+			return rc;
+		if (has_total && ((has_l2 && l2 > total) || (has_refs && refs > total) ||
+				  (has_l2 && has_refs && l2 + refs != total)))
+			return error_set(err, EINVAL,
+					 "cache-size must be the sum of l2-cache-size and "
+					 "refcount-cache-size");
+		if (has_total && has_refs && !has_l2)
+			l2 = total - refs;
+		else if (has_total && !has_refs)
+			refs = total - (has_l2 ? l2 : (l2 = total - total / 5));
+	}
+	uint64_t max_l2 = l2 >> q->h.cluster_bits, max_rb = refs >> q->h.cluster_bits;
+	if (max_l2 > q->h.l1_size + UINT64_C(1))
+		max_l2 = q->h.l1_size + UINT64_C(1);
+	if (max_rb > MAX_REFTABLE_BYTES / 8)
+		max_rb = MAX_REFTABLE_BYTES / 8;
+	qcow2_cache_init(&q->l2_cache, q->img->file, q->cluster_size,
+			 max_l2 < MIN_TABLES ? MIN_TABLES : (unsigned)max_l2);
+	qcow2_cache_init(&q->rb_cache, q->img->file, q->cluster_size,
+			 max_rb < MIN_TABLES ? MIN_TABLES : (unsigned)max_rb);
+	return 0;
+}
+
+/* The file that holds the guest's data, where that is not the image itself. The option data-file
+ * overrides the name in the header. */
+static int open_data_file(struct qcow2 *q, struct opts *opts, struct error *err)
+{
+	struct image *img = q->img;
+	const char *name = opts ? opts_get(opts, "data-file") : NULL;
+	q->data = img->file;
+	q->external = q->h.incompatible & INCOMPAT_DATA_FILE;
+	q->data_raw = q->external && (q->h.autoclear & AUTOCLEAR_DATA_RAW);
+	if (!q->external)
+		return name ? error_set(err, EINVAL,
+					"it has no external data file, but data-file is given")
+			    : 0;
+	if (img->flags & IMAGE_CHECK && !name && !q->data_name)
+		return 0;
+	if (!name && !q->data_name)
+		return error_set(err, EINVAL,
+				 "its data is in an external file whose name it does not say; give "
+				 "it as data-file");
+	char *path = name ? xstrdup(name) : path_combine(img->path, q->data_name);
+	char *host = path_of_name(path, NULL, err);
+	char *role = xasprintf(" (data file of '%s')", img->path);
+	unsigned unshared = PERM_WRITE;
+	if (!image_writable(img))
+		unshared |= PERM_RESIZE;
+	struct file_open_args a = {
+		.path = host,
+		.name = path,
+		.role = role,
+		.flags = img->flags,
+		.perms =
+			PERM_CONSISTENT_READ | (image_writable(img) ? PERM_WRITE | PERM_RESIZE : 0),
+		.unshared = unshared,
+	};
+	struct file_layer *f = host ? file_open(&a, err) : NULL;
+	free(role);
+	free(host);
+	free(path);
+	if (!f)
+		return -(err && err->code ? err->code : EIO);
+	q->data = f;
+	return 0;
+}
+
+static int qcow2_open(struct image *img, struct opts *opts, struct error *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	q->img = img;
+	q->data = img->file;
+	init_locks(q);
+	int rc = qcow2_read_header(q, err);
+	if (rc)
+		goto fail;
+	derive(q);
 	img->size = q->h.size;
-	unsigned max_l2 = L2_CACHE_BYTES >> q->h.cluster_bits;
-	if (max_l2 > q->h.l1_size + 1)
-		max_l2 = q->h.l1_size + 1;
-	unsigned max_rb = REFCOUNT_CACHE_BYTES >> q->h.cluster_bits;
-	qcow2_cache_init(&q->l2_cache, img->file, q->cluster_size,
-			 max_l2 < MIN_TABLES ? MIN_TABLES : max_l2);
-	qcow2_cache_init(&q->rb_cache, img->file, q->cluster_size,
-			 max_rb < MIN_TABLES ? MIN_TABLES : max_rb);
+	rc = init_caches(q, opts, err);
+	if (!rc)
+		rc = open_data_file(q, opts, err);
+	if (rc)
+		goto fail;
 	int64_t size = file_size(img->file);
 	q->high_water = size > 0 ? (uint64_t)size : 0;
 	rc = load_l1(q, err);
@@ -201,7 +300,10 @@ static int qcow2_info(struct image *img, struct image_info *info)
 	info->compression_type = qcow2_compression_name(q->h.compression);
 	info->refcount_bits = 1u << q->h.refcount_order;
 	info->lazy_refcounts = q->h.compatible & COMPAT_LAZY_REFCOUNTS;
-	info->extended_l2 = q->h.incompatible & INCOMPAT_EXTENDED_L2;
+	info->extended_l2 = q->extended;
+	info->data_file = q->data_name ? xstrdup(q->data_name) : NULL;
+	info->data_file_raw = q->h.autoclear & AUTOCLEAR_DATA_RAW;
+	info->external_data = q->external;
 	info_snapshots(q, info);
 	return 0;
 }
@@ -214,6 +316,7 @@ const struct image_driver qcow2_driver = {
 	.close = qcow2_close,
 	.preadv = qcow2_preadv,
 	.pwritev = qcow2_pwritev,
+	.write_compressed = qcow2_write_compressed,
 	.flush = qcow2_flush,
 	.discard = qcow2_discard,
 	.write_zeroes = qcow2_write_zeroes,

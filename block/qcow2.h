@@ -7,11 +7,17 @@
  * transfer runs, the cluster it found stays what it is. `lock` guards the tables; it is held for
  * table work only, never for data transfers.
  *
- * Order on disk. Tables change in memory and reach the file in qcow2_write_tables(): refcounts,
- * sync, L2, sync, L1. New data lies in the file before its L2 entry changes in memory. A cluster
- * that loses its last reference is only queued (qcow2_free_later()) and counted free when the
- * tables without that reference are on disk. So a crash at any point leaves leaked clusters at
- * worst.
+ * Order on disk. Tables change in memory and reach the file in qcow2_write_tables() or, without
+ * holding `lock` meanwhile, in qcow2_flush(): refcounts, sync, L2, sync, L1. New data lies in the
+ * file before its L2 entry changes in memory. A cluster that loses its last reference is only
+ * queued (qcow2_free_later()) and counted free when the tables without that reference are on disk.
+ * So a crash at any point leaves leaked clusters at worst.
+ *
+ * Subclusters. With extended L2 entries a cluster has 32 parts, each with its own type; otherwise
+ * a cluster counts as having one part, so that all code speaks of subclusters.
+ *
+ * External data file. Guest data then lies in a file of its own (`data`), at the offset where the
+ * guest sees it, and has no refcounts.
  */
 #ifndef BLOCK_QCOW2_H
 #define BLOCK_QCOW2_H
@@ -63,6 +69,8 @@ enum {
 	INCOMPAT_COMPRESSION = 1 << 3,
 	INCOMPAT_EXTENDED_L2 = 1 << 4,
 	COMPAT_LAZY_REFCOUNTS = 1 << 0,
+	AUTOCLEAR_BITMAPS = 1 << 0,
+	AUTOCLEAR_DATA_RAW = 1 << 1,
 };
 
 /* Spec, "Header extensions". */
@@ -79,6 +87,8 @@ enum {
 	MIN_CLUSTER_BITS = 9,
 	MAX_CLUSTER_BITS = 21,
 	MAX_REFCOUNT_ORDER = 6,
+	SUBCLUSTERS = 32, /* of a cluster with an extended L2 entry */
+	MIN_EXTENDED_CLUSTER_BITS = 14,
 	MAX_SNAPSHOTS = 65536,
 	MAX_BACKING_NAME = 1023,
 	MAX_L1_BYTES = 32 << 20,
@@ -94,6 +104,21 @@ enum {
 /* Offsets that an entry can hold. */
 #define MAX_HOST_OFFSET (UINT64_C(1) << 56)
 
+/* Spec, "Extended L2 Entries": bit x, subcluster x is allocated; bit 32 + x, it reads as zero. */
+#define BITMAP_ALLOCATED UINT64_C(0x00000000ffffffff)
+#define BITMAP_ZERO      UINT64_C(0xffffffff00000000)
+
+/* An L2 entry; the bitmap is 0 without extended entries. */
+struct qcow2_entry {
+	uint64_t entry, bitmap;
+};
+
+/* A header extension as it stands in the file. */
+struct qcow2_ext {
+	uint32_t type, len;
+	uint8_t *data;
+};
+
 struct qcow2_header {
 	uint32_t version, cluster_bits, crypt_method, l1_size, reftable_clusters, nb_snapshots;
 	uint64_t size, l1_offset, reftable_offset, snapshots_offset, backing_offset;
@@ -107,6 +132,7 @@ struct qcow2_table {
 	uint64_t offset;
 	uint8_t *data;
 	uint32_t dirty_from, dirty_to; /* bytes; equal: clean */
+	bool busy;                     /* a flush is writing it: it must not leave the cache */
 	struct list lru;
 	struct qcow2_table *next; /* same hash bucket */
 };
@@ -142,7 +168,12 @@ struct qcow2 {
 	struct image *img;
 	struct qcow2_header h;
 	char *backing_file, *backing_format;
-	bool has_bitmaps;
+	char *data_name;       /* as the header says it, or NULL */
+	struct qcow2_ext *ext; /* all header extensions, in order */
+	size_t ext_count;
+	struct file_layer *data; /* where guest data lies: img->file or the external data file */
+	bool external, data_raw;
+	struct qcow2_bitmaps *bitmaps; /* NULL: none */
 
 	pthread_rwlock_t ops;
 	pthread_mutex_t lock;
@@ -151,6 +182,9 @@ struct qcow2 {
 
 	uint32_t cluster_size, l2_entries, rb_entries; /* refcounts a block */
 	unsigned l2_bits;                              /* log2(l2_entries) */
+	bool extended;                                 /* L2 entries of 16 bytes */
+	unsigned sub_bits, subs; /* log2 of a subcluster's size; subclusters in a cluster */
+	uint32_t sub_size;
 	uint64_t max_refcount;
 
 	uint64_t *l1;                        /* host byte order */
@@ -163,12 +197,15 @@ struct qcow2 {
 	struct qcow2_set tables;
 	uint64_t free_hint;  /* no free cluster below this number */
 	uint64_t high_water; /* nothing was ever written at or behind this file offset */
+	uint64_t free_byte;  /* where the next compressed cluster may go on, or 0 */
 
 	struct qcow2_range *frees; /* wait for the tables to be written */
 	size_t free_count, free_capacity;
 	uint64_t freeing;   /* clusters in it */
 	bool data_unsynced; /* data was written since the last sync */
-	bool failed;        /* found corrupt: no more changes */
+	bool flushing;      /* qcow2_flush() is writing tables without the lock */
+	pthread_cond_t flushed;
+	bool failed; /* found corrupt: no more changes */
 
 	pthread_mutex_t decompress_lock;
 	struct {
@@ -180,9 +217,10 @@ struct qcow2 {
 };
 
 enum qcow2_type {
-	CLUSTER_UNALLOCATED, /* the backing image decides */
-	CLUSTER_ZERO,        /* reads as zeroes, no host cluster */
-	CLUSTER_ZERO_ALLOC,  /* reads as zeroes, keeps a host cluster */
+	CLUSTER_UNALLOCATED,       /* the backing image decides */
+	CLUSTER_UNALLOCATED_ALLOC, /* the same, but there is a host cluster */
+	CLUSTER_ZERO,              /* reads as zeroes, no host cluster */
+	CLUSTER_ZERO_ALLOC,        /* reads as zeroes, keeps a host cluster */
 	CLUSTER_NORMAL,
 	CLUSTER_COMPRESSED,
 };
@@ -190,7 +228,7 @@ enum qcow2_type {
 struct qcow2_map {
 	enum qcow2_type type;
 	bool copied;
-	uint64_t host;  /* of the byte asked for (normal), of the cluster (zero, allocated) */
+	uint64_t host;  /* of the byte asked for, where there is a host cluster */
 	uint64_t entry; /* the L2 entry */
 	uint64_t len;   /* bytes for which this holds */
 };
@@ -205,11 +243,33 @@ static inline uint64_t qcow2_clusters(const struct qcow2 *q, uint64_t bytes)
 	return (bytes >> q->h.cluster_bits) + ((bytes & (q->cluster_size - 1)) != 0);
 }
 
+/* log2 of the bytes of an L2 entry. */
+static inline unsigned qcow2_entry_bits(const struct qcow2 *q)
+{
+	return q->extended ? 4 : 3;
+}
+
+/* Which subcluster of its cluster the guest byte is in. */
+static inline unsigned qcow2_sub_index(const struct qcow2 *q, uint64_t guest)
+{
+	return (unsigned)((guest & (q->cluster_size - 1)) >> q->sub_bits);
+}
+
 /* Host bytes that a compressed entry covers, from the start of its first sector. */
 struct qcow2_range qcow2_compressed_extent(const struct qcow2 *q, uint64_t entry);
 
 /* qcow2_header.c: reads and checks the header; the sentence lists each wrong field. */
 int qcow2_read_header(struct qcow2 *q, struct error *err);
+/* Lays the header, its extensions and the name of the backing file out anew in `b` (one cluster,
+ * zeroed): what q->h, backing_file, backing_format, data_name and ext say. -ENAMETOOLONG if they do
+ * not fit. Returns the length. */
+int qcow2_layout_header(const struct qcow2 *q, uint8_t *b);
+/* The same, written to the file and synced. */
+int qcow2_rewrite_header(struct qcow2 *q);
+/* Adds, replaces, or with data NULL removes the extension of that type (in memory only). */
+void qcow2_set_ext(struct qcow2 *q, uint32_t type, const void *data, uint32_t len);
+void qcow2_add_ext(struct qcow2 *q, uint32_t type, const void *data, uint32_t len);
+const struct qcow2_ext *qcow2_get_ext(const struct qcow2 *q, uint32_t type);
 /* Writes one header field. */
 int qcow2_header_set32(struct qcow2 *q, unsigned offset, uint32_t value);
 int qcow2_header_set64(struct qcow2 *q, unsigned offset, uint64_t value);
@@ -243,6 +303,8 @@ void qcow2_refcount_put(void *block, unsigned order, uint64_t index, uint64_t va
 int qcow2_add_refcount(struct qcow2 *q, uint64_t offset, uint64_t len, int delta);
 /* For repairs: the block that describes the cluster must exist, the value must fit. */
 int qcow2_set_refcount(struct qcow2 *q, uint64_t cluster, uint64_t value);
+/* `len` bytes for compressed data, refcounts taken; the host offset or -errno. */
+int64_t qcow2_alloc_bytes(struct qcow2 *q, uint32_t len);
 /* `count` contiguous clusters with refcount one; the host offset or -errno. */
 int64_t qcow2_alloc_clusters(struct qcow2 *q, uint64_t count);
 /* Takes a reference from the range once the tables are on disk. */
@@ -254,23 +316,38 @@ bool qcow2_hits_metadata(const struct qcow2 *q, uint64_t offset, uint64_t len);
 
 /* qcow2_map.c; lock held */
 int qcow2_get_l2(struct qcow2 *q, uint64_t guest, bool for_write, struct qcow2_table **l2);
-uint64_t qcow2_l2_entry(const struct qcow2_table *l2, uint32_t index);
-void qcow2_set_l2_entry(struct qcow2 *q, struct qcow2_table *l2, uint32_t index, uint64_t entry);
+struct qcow2_entry qcow2_l2_entry(const struct qcow2 *q, const struct qcow2_table *l2,
+				  uint32_t index);
+/* The same in raw table bytes. */
+struct qcow2_entry qcow2_raw_entry(const struct qcow2 *q, const uint8_t *table, uint32_t index);
+void qcow2_set_l2_entry(struct qcow2 *q, struct qcow2_table *l2, uint32_t index,
+			struct qcow2_entry e);
 uint32_t qcow2_l2_index(const struct qcow2 *q, uint64_t guest);
-enum qcow2_type qcow2_entry_type(const struct qcow2 *q, uint64_t entry);
+/* True if the entry points to an uncompressed host cluster. */
+bool qcow2_has_host(const struct qcow2 *q, uint64_t entry);
+enum qcow2_type qcow2_sub_type(const struct qcow2 *q, struct qcow2_entry e, unsigned sub);
+/* The bits of subclusters [from, to), shifted for the allocation half. */
+uint64_t qcow2_sub_mask(unsigned from, unsigned to);
 /* Where the guest bytes from `offset` on lie, for at most `len`. */
 int qcow2_map(struct qcow2 *q, uint64_t offset, uint64_t len, struct qcow2_map *m);
 /* Drops what an entry refers to (queued). */
 void qcow2_free_entry(struct qcow2 *q, uint64_t entry);
-/* All dirty tables to the file, in order. */
+
+/* qcow2_flush.c */
+/* All dirty tables to the file, in order. Lock held, and ops exclusively unless no flush runs. */
 int qcow2_write_tables(struct qcow2 *q);
-/* The same, synced, with the queued frees done. */
+/* The same, synced, with the queued frees done. Lock held, ops exclusively. */
 int qcow2_settle(struct qcow2 *q);
+int qcow2_flush(struct image *img);
+/* Data and tables. */
+int qcow2_sync_files(struct qcow2 *q);
 
 /* qcow2_io.c */
 int qcow2_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 int qcow2_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
-int qcow2_flush(struct image *img);
+/* Waits until nobody allocates the cluster at `offset`, and cuts *len before the next cluster that
+ * somebody does. Lock held. */
+void qcow2_wait_for_allocs(struct qcow2 *q, uint64_t offset, uint64_t *len);
 
 /* qcow2_zero.c */
 int qcow2_discard(struct image *img, uint64_t offset, uint64_t len);
@@ -285,12 +362,18 @@ int qcow2_read_compressed(struct qcow2 *q, uint64_t entry, uint32_t skip, struct
 bool qcow2_compression_known(unsigned type);
 const char *qcow2_compression_name(unsigned type);
 void qcow2_forget_decompressed(struct qcow2 *q);
+/* Writes one cluster (or what the disk has of its last one) compressed; -ENOSPC if that would take
+ * no less space. */
+int qcow2_write_compressed(struct image *img, const void *buf, size_t len, uint64_t offset);
 
 /* qcow2_check.c; ops held exclusively or the image not yet shared */
 int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *result, struct error *err);
 int qcow2_check(struct image *img, int fix, struct image_check *result, struct error *err);
 
 /* qcow2_create.c */
+enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
+/* Gives the guest bytes [from, to) that have none host clusters, in order. */
+int qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, int mode);
 int qcow2_create(const char *path, uint64_t size, struct opts *opts, struct error *err);
 
 /* qcow2_snapshot.c */

@@ -71,6 +71,18 @@ bool qcow2_cache_must_write(const struct qcow2_cache *c)
 	return c->count >= c->max && is_dirty(list_entry(c->lru.prev, struct qcow2_table, lru));
 }
 
+/* Makes room for one more, as far as that is possible without writing. */
+static void evict(struct qcow2_cache *c)
+{
+	struct list *it = c->lru.prev;
+	while (c->count >= c->max && it != &c->lru) {
+		struct qcow2_table *t = list_entry(it, struct qcow2_table, lru);
+		it = it->prev;
+		if (!is_dirty(t) && !t->busy)
+			drop(c, t);
+	}
+}
+
 int qcow2_cache_load(struct qcow2_cache *c, uint64_t offset, bool fresh, struct qcow2_table **out)
 {
 	struct qcow2_table *t = malloc(sizeof(*t));
@@ -85,8 +97,7 @@ int qcow2_cache_load(struct qcow2_cache *c, uint64_t offset, bool fresh, struct 
 	}
 	if (fresh)
 		memset(data, 0, c->table_size);
-	if (c->count >= c->max)
-		drop(c, list_entry(c->lru.prev, struct qcow2_table, lru));
+	evict(c);
 	*t = (struct qcow2_table){.offset = offset, .data = data, .next = *bucket(c, offset)};
 	*bucket(c, offset) = t;
 	list_push_front(&c->lru, &t->lru);

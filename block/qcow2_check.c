@@ -24,6 +24,16 @@ struct checker {
 	bool rebuild;      /* refcount structures are not usable as they are */
 	uint64_t curable;  /* corruptions that a rebuild removes */
 	uint64_t expected; /* where the next data cluster lies if nothing is fragmented */
+	struct seen *seen; /* L2 tables and how many entries point to each; open addressing */
+	size_t seen_count, seen_capacity;
+};
+
+/* An L2 table is read once, however many L1 entries of the disk and its snapshots lead to it: a
+ * hostile image could have millions. */
+struct seen {
+	uint64_t offset; /* 0: empty slot */
+	uint32_t times;
+	bool done, flags_done;
 };
 
 static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -36,8 +46,9 @@ static void complain(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-/* Counts a reference to each cluster of the range. */
-static void count(struct checker *c, uint64_t offset, uint64_t len, const char *what)
+/* Counts `times` references to each cluster of the range. */
+static void count_times(struct checker *c, uint64_t offset, uint64_t len, const char *what,
+			uint32_t times)
 {
 	unsigned bits = c->q->h.cluster_bits;
 	if (!len)
@@ -49,8 +60,41 @@ static void count(struct checker *c, uint64_t offset, uint64_t len, const char *
 		return;
 	}
 	for (uint64_t i = offset >> bits; i <= (offset + len - 1) >> bits; i++)
-		if (c->refs[i] != UINT32_MAX)
-			c->refs[i]++;
+		if (__builtin_add_overflow(c->refs[i], times, &c->refs[i]))
+			c->refs[i] = UINT32_MAX;
+}
+
+static void count(struct checker *c, uint64_t offset, uint64_t len, const char *what)
+{
+	count_times(c, offset, len, what, 1);
+}
+
+static struct seen *slot_of(struct seen *table, size_t capacity, uint64_t offset)
+{
+	size_t i = (size_t)(offset * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (capacity - 1);
+	while (table[i].offset && table[i].offset != offset)
+		i = (i + 1) & (capacity - 1);
+	return &table[i];
+}
+
+/* The record of the L2 table at `offset`. */
+static struct seen *seen_table(struct checker *c, uint64_t offset)
+{
+	if ((c->seen_count + 1) * 2 > c->seen_capacity) {
+		size_t capacity = c->seen_capacity ? c->seen_capacity * 2 : 1024;
+		struct seen *bigger = xcalloc(capacity, sizeof(*bigger));
+		for (size_t i = 0; i < c->seen_capacity; i++)
+			if (c->seen[i].offset)
+				*slot_of(bigger, capacity, c->seen[i].offset) = c->seen[i];
+		free(c->seen);
+		c->seen = bigger;
+		c->seen_capacity = capacity;
+	}
+	struct seen *s = slot_of(c->seen, c->seen_capacity, offset);
+	if (!s->offset)
+		c->seen_count++;
+	s->offset = offset;
+	return s;
 }
 
 static bool aligned_or_complain(struct checker *c, uint64_t offset, const char *what)
@@ -63,13 +107,48 @@ static bool aligned_or_complain(struct checker *c, uint64_t offset, const char *
 	return false;
 }
 
-static void count_l2_entry(struct checker *c, uint64_t entry, bool active)
+static void statistics(struct checker *c, uint64_t offset)
+{
+	c->r->allocated_clusters++;
+	if (c->expected && offset != c->expected)
+		c->r->fragmented_clusters++;
+	c->expected = offset + c->q->cluster_size;
+}
+
+/* True if the bitmap of an extended entry says what its offset does not allow. */
+static bool bad_bitmap(struct checker *c, struct qcow2_entry e)
+{
+	if (!c->q->extended)
+		return false;
+	const char *what = NULL;
+	if ((e.bitmap & BITMAP_ALLOCATED) & (e.bitmap >> 32))
+		what = "a subcluster that is both allocated and zero";
+	else if ((e.entry & ENTRY_COMPRESSED) && e.bitmap)
+		what = "a bitmap in the entry of a compressed cluster";
+	else if (!(e.entry & ENTRY_COMPRESSED) && !qcow2_has_host(c->q, e.entry) &&
+		 (e.bitmap & BITMAP_ALLOCATED))
+		what = "allocated subclusters without a cluster";
+	if (!what)
+		return false;
+	complain("ERROR: L2 entry %" PRIx64 " has %s", e.entry, what);
+	c->r->corruptions++;
+	return true;
+}
+
+static void count_l2_entry(struct checker *c, struct qcow2_entry e, uint32_t times, bool active)
 {
 	struct qcow2 *q = c->q;
-	enum qcow2_type type = qcow2_entry_type(q, entry);
-	if (type == CLUSTER_COMPRESSED) {
-		struct qcow2_range x = qcow2_compressed_extent(q, entry);
-		count(c, x.offset, x.len, "compressed cluster");
+	bad_bitmap(c, e);
+	if (e.entry & ENTRY_COMPRESSED) {
+		struct qcow2_range x = qcow2_compressed_extent(q, e.entry);
+		if (q->external) {
+			complain("ERROR: compressed cluster %" PRIx64
+				 " in an image with an external data file",
+				 e.entry);
+			c->r->corruptions++;
+			return;
+		}
+		count_times(c, x.offset, x.len, "compressed cluster", times);
 		if (active) {
 			c->r->allocated_clusters++;
 			c->r->compressed_clusters++;
@@ -77,61 +156,96 @@ static void count_l2_entry(struct checker *c, uint64_t entry, bool active)
 		}
 		return;
 	}
-	if (type != CLUSTER_NORMAL && type != CLUSTER_ZERO_ALLOC)
+	if (!qcow2_has_host(q, e.entry))
 		return;
-	uint64_t offset = entry & ENTRY_OFFSET;
+	uint64_t offset = e.entry & ENTRY_OFFSET;
 	if (!aligned_or_complain(c, offset, "data cluster"))
 		return;
-	count(c, offset, q->cluster_size, "data cluster");
-	if (active) {
-		c->r->allocated_clusters++;
-		if (c->expected && offset != c->expected)
-			c->r->fragmented_clusters++;
-		c->expected = offset + q->cluster_size;
-	}
+	if (!q->external)
+		count_times(c, offset, q->cluster_size, "data cluster", times);
+	if (active)
+		statistics(c, offset);
 }
 
-/* Counts what an L1 table leads to; big-endian entries as in the file. */
-static void walk_l1(struct checker *c, const uint8_t *l1, uint32_t size, bool active)
+/* What one L2 table leads to. `active`: it belongs to the disk itself. */
+static void walk_l2(struct checker *c, uint8_t *buf, const struct seen *s, bool active)
 {
 	struct qcow2 *q = c->q;
-	uint8_t *l2 = malloc(q->cluster_size);
-	if (!l2) {
+	uint64_t hole;
+	count_times(c, s->offset, q->cluster_size, "L2 table", s->times);
+	if (s->offset >> q->h.cluster_bits >= c->clusters)
+		return;
+	if (file_in_hole(q->img->file, s->offset, q->cluster_size, &hole) &&
+	    hole >= q->cluster_size)
+		return; /* all zeroes */
+	if (file_pread(q->img->file, buf, q->cluster_size, s->offset)) {
+		complain("ERROR: the L2 table at 0x%" PRIx64 " cannot be read", s->offset);
 		c->r->check_errors++;
 		return;
 	}
-	for (uint32_t i = 0; i < size; i++) {
-		uint64_t offset = load_be64(l1 + (size_t)i * 8) & ENTRY_OFFSET;
-		if (!offset || !aligned_or_complain(c, offset, "L2 table"))
-			continue;
-		count(c, offset, q->cluster_size, "L2 table");
-		if (offset >> q->h.cluster_bits >= c->clusters)
-			continue;
-		if (file_pread(q->img->file, l2, q->cluster_size, offset)) {
-			complain("ERROR: the L2 table at 0x%" PRIx64 " cannot be read", offset);
-			c->r->check_errors++;
-			continue;
-		}
-		for (uint32_t k = 0; k < q->l2_entries; k++)
-			count_l2_entry(c, load_be64(l2 + (size_t)k * 8), active);
-	}
-	free(l2);
+	for (uint32_t k = 0; k < q->l2_entries; k++)
+		count_l2_entry(c, qcow2_raw_entry(q, buf, k), s->times, active);
 }
 
-static void check_l1(struct checker *c, uint64_t offset, uint32_t size, bool active)
+/* Notes the L2 tables of an L1 table that `times` users have. The malloc'ed table (big-endian) goes
+ * to *out if that is not NULL. */
+static void note_l1(struct checker *c, uint64_t offset, uint32_t size, uint32_t times,
+		    uint8_t **out)
 {
 	size_t bytes = (size_t)size * 8;
 	if (!bytes)
 		return;
-	count(c, offset, bytes, "L1 table");
+	count_times(c, offset, bytes, "L1 table", times);
 	uint8_t *l1 = bytes <= MAX_L1_BYTES ? malloc(bytes) : NULL;
 	if (!l1 || file_pread(c->q->img->file, l1, bytes, offset)) {
 		complain("ERROR: the L1 table at 0x%" PRIx64 " cannot be read", offset);
 		c->r->check_errors++;
-	} else {
-		walk_l1(c, l1, size, active);
+		free(l1);
+		return;
 	}
-	free(l1);
+	for (uint32_t i = 0; i < size; i++) {
+		uint64_t table = load_be64(l1 + (size_t)i * 8) & ENTRY_OFFSET;
+		if (!table || !aligned_or_complain(c, table, "L2 table"))
+			continue;
+		struct seen *s = seen_table(c, table);
+		if (__builtin_add_overflow(s->times, times, &s->times))
+			s->times = UINT32_MAX;
+	}
+	if (out)
+		*out = l1;
+	else
+		free(l1);
+}
+
+/* All L2 tables that were noted; those of the disk itself in its order, for the statistics. */
+static void walk_tables(struct checker *c, const uint8_t *l1)
+{
+	uint8_t *buf = malloc(c->q->cluster_size);
+	if (!buf) {
+		c->r->check_errors++;
+		return;
+	}
+	for (uint32_t i = 0; l1 && i < c->q->h.l1_size; i++) {
+		uint64_t table = load_be64(l1 + (size_t)i * 8) & ENTRY_OFFSET;
+		if (!table || table & (c->q->cluster_size - 1))
+			continue;
+		struct seen *s = seen_table(c, table);
+		if (!s->done)
+			walk_l2(c, buf, s, true);
+		s->done = true;
+	}
+	for (size_t i = 0; i < c->seen_capacity; i++)
+		if (c->seen[i].offset && !c->seen[i].done)
+			walk_l2(c, buf, &c->seen[i], false);
+	free(buf);
+}
+
+static int by_l1(const void *a, const void *b)
+{
+	const struct qcow2_snapshot *x = a, *y = b;
+	if (x->l1_offset != y->l1_offset)
+		return x->l1_offset < y->l1_offset ? -1 : 1;
+	return x->l1_size < y->l1_size ? -1 : x->l1_size > y->l1_size;
 }
 
 static void check_snapshots(struct checker *c)
@@ -148,9 +262,14 @@ static void check_snapshots(struct checker *c)
 		return;
 	}
 	count(c, q->h.snapshots_offset, bytes, "snapshot table");
-	for (uint32_t i = 0; i < q->h.nb_snapshots; i++)
+	/* Tables that several snapshots claim to own are read once as well. */
+	qsort(list, q->h.nb_snapshots, sizeof(*list), by_l1);
+	for (uint32_t i = 0, n; i < q->h.nb_snapshots; i += n) {
+		for (n = 1; i + n < q->h.nb_snapshots && by_l1(&list[i], &list[i + n]) == 0; n++)
+			;
 		if (aligned_or_complain(c, list[i].l1_offset, "snapshot's L1 table"))
-			check_l1(c, list[i].l1_offset, list[i].l1_size, false);
+			note_l1(c, list[i].l1_offset, list[i].l1_size, n, NULL);
+	}
 	qcow2_free_snapshots(list, q->h.nb_snapshots);
 }
 
@@ -349,16 +468,22 @@ static int check_flags(struct checker *c)
 			if (rc)
 				return rc;
 		}
+		struct seen *s = seen_table(c, offset);
+		if (s->flags_done)
+			continue;
+		s->flags_done = true;
 		uint64_t guest = (uint64_t)i << (q->h.cluster_bits + q->l2_bits);
 		int rc = qcow2_get_l2(q, guest, false, &l2);
 		if (rc || !l2)
 			continue;
-		for (uint32_t k = 0; k < q->l2_entries; k++) {
-			uint64_t e = qcow2_l2_entry(l2, k);
-			enum qcow2_type type = qcow2_entry_type(q, e);
-			if ((type == CLUSTER_NORMAL || type == CLUSTER_ZERO_ALLOC) &&
-			    wrong_flag(c, e, "data", "l2_entry", k))
-				qcow2_set_l2_entry(q, l2, k, e ^ ENTRY_COPIED);
+		/* Data in an external file has no refcounts. */
+		for (uint32_t k = 0; k < q->l2_entries && !q->external; k++) {
+			struct qcow2_entry e = qcow2_l2_entry(q, l2, k);
+			if (!qcow2_has_host(q, e.entry) ||
+			    !wrong_flag(c, e.entry, "data", "l2_entry", k))
+				continue;
+			e.entry ^= ENTRY_COPIED;
+			qcow2_set_l2_entry(q, l2, k, e);
 		}
 	}
 	return c->fix ? qcow2_write_tables(q) : 0;
@@ -384,8 +509,11 @@ int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *r, struct e
 		goto out;
 	r->total_clusters = qcow2_clusters(q, q->h.size);
 	count(&c, 0, q->cluster_size, "header");
-	check_l1(&c, q->h.l1_offset, q->h.l1_size, true);
+	uint8_t *l1 = NULL;
+	note_l1(&c, q->h.l1_offset, q->h.l1_size, 1, &l1);
 	check_snapshots(&c);
+	walk_tables(&c, l1);
+	free(l1);
 	check_refblocks(&c);
 	compare(&c);
 	if (c.rebuild && (fix & IMAGE_FIX_ERRORS) && !r->check_errors) {
@@ -414,6 +542,7 @@ int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *r, struct e
 		error_errno(err, -rc, "cannot repair '%s'", q->img->path);
 out:
 	free(c.refs);
+	free(c.seen);
 	return rc;
 }
 

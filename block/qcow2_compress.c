@@ -2,7 +2,8 @@
 /*
  * Compressed clusters (spec, "Compressed Clusters Descriptor" and "compression_type"): raw deflate
  * with a 4-KiB window, or zstd frames. A guest reads a cluster in small pieces, so the last few
- * that were unpacked are kept.
+ * that were unpacked are kept. Packing and unpacking run without any lock, so that several threads
+ * can do it at once.
  */
 #include "block/qcow2.h"
 #include <inttypes.h>
@@ -12,7 +13,7 @@
 #include <zstd.h>
 #endif
 
-enum { TYPE_ZLIB = 0, TYPE_ZSTD = 1, DEFLATE_WINDOW_BITS = 12 };
+enum { TYPE_ZLIB = 0, TYPE_ZSTD = 1, DEFLATE_WINDOW_BITS = 12, MEM_LEVEL = 9 };
 
 bool qcow2_compression_known(unsigned type)
 {
@@ -91,34 +92,65 @@ static int decompress(struct qcow2 *q, uint64_t entry, uint8_t *out)
 	return rc;
 }
 
-int qcow2_read_compressed(struct qcow2 *q, uint64_t entry, uint32_t skip, struct iov_iter *to,
-			  size_t len)
+/* Copies from a kept cluster if there is one. */
+static bool read_kept(struct qcow2 *q, uint64_t entry, uint32_t skip, struct iov_iter *to,
+		      size_t len)
 {
-	int oldest = 0, rc = 0;
-	entry &= ~ENTRY_COPIED;
+	bool found = false;
+	pthread_mutex_lock(&q->decompress_lock);
+	for (int i = 0; i < QCOW2_DECOMPRESSED && !found; i++) {
+		if (q->decompressed[i].descriptor != entry)
+			continue;
+		q->decompressed[i].age = ++q->decompress_age;
+		iov_write(to, q->decompressed[i].data + skip, len);
+		found = true;
+	}
+	pthread_mutex_unlock(&q->decompress_lock);
+	return found;
+}
+
+/* Keeps an unpacked cluster; takes over `data`. */
+static void keep(struct qcow2 *q, uint64_t entry, uint8_t *data)
+{
+	int oldest = 0;
 	pthread_mutex_lock(&q->decompress_lock);
 	for (int i = 0; i < QCOW2_DECOMPRESSED; i++) {
 		if (q->decompressed[i].descriptor == entry) {
 			oldest = i;
-			goto found;
+			break;
 		}
 		if (q->decompressed[i].age < q->decompressed[oldest].age)
 			oldest = i;
 	}
-	uint8_t **data = &q->decompressed[oldest].data;
-	q->decompressed[oldest].descriptor = 0;
-	if (!*data)
-		*data = malloc(q->cluster_size);
-	rc = *data ? decompress(q, entry, *data) : -ENOMEM;
-	if (!rc)
-		q->decompressed[oldest].descriptor = entry;
-found:
-	if (!rc) {
-		q->decompressed[oldest].age = ++q->decompress_age;
-		iov_write(to, q->decompressed[oldest].data + skip, len);
-	}
+	free(q->decompressed[oldest].data);
+	q->decompressed[oldest].data = data;
+	q->decompressed[oldest].descriptor = entry;
+	q->decompressed[oldest].age = ++q->decompress_age;
 	pthread_mutex_unlock(&q->decompress_lock);
-	return rc;
+}
+
+int qcow2_read_compressed(struct qcow2 *q, uint64_t entry, uint32_t skip, struct iov_iter *to,
+			  size_t len)
+{
+	struct iovec one;
+	size_t covered;
+	entry &= ~ENTRY_COPIED;
+	if (read_kept(q, entry, skip, to, len))
+		return 0;
+	/* A whole cluster goes straight to where it is wanted. */
+	if (len == q->cluster_size && iov_peek(to, len, &one, 1, &covered) == 1 && covered == len) {
+		iov_advance(to, len);
+		return decompress(q, entry, one.iov_base);
+	}
+	uint8_t *data = malloc(q->cluster_size);
+	int rc = data ? decompress(q, entry, data) : -ENOMEM;
+	if (rc) {
+		free(data);
+		return rc;
+	}
+	iov_write(to, data + skip, len);
+	keep(q, entry, data);
+	return 0;
 }
 
 void qcow2_forget_decompressed(struct qcow2 *q)
@@ -127,4 +159,99 @@ void qcow2_forget_decompressed(struct qcow2 *q)
 	for (int i = 0; i < QCOW2_DECOMPRESSED; i++)
 		q->decompressed[i].descriptor = 0;
 	pthread_mutex_unlock(&q->decompress_lock);
+}
+
+static size_t deflate_cluster(uint8_t *out, size_t out_len, const uint8_t *in, size_t in_len)
+{
+	z_stream z = {.next_in = (uint8_t *)in,
+		      .avail_in = (unsigned)in_len,
+		      .next_out = out,
+		      .avail_out = (unsigned)out_len};
+	if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -DEFLATE_WINDOW_BITS, MEM_LEVEL,
+			 Z_DEFAULT_STRATEGY) != Z_OK)
+		return 0;
+	int rc = deflate(&z, Z_FINISH);
+	size_t n = rc == Z_STREAM_END ? out_len - z.avail_out : 0;
+	deflateEnd(&z);
+	return n;
+}
+
+/* The packed length, 0 if it is not shorter than `out_len`. */
+static size_t compress_cluster(const struct qcow2 *q, uint8_t *out, size_t out_len,
+			       const uint8_t *in)
+{
+#ifdef HAVE_ZSTD
+	if (q->h.compression == TYPE_ZSTD) {
+		size_t n = ZSTD_compress(out, out_len, in, q->cluster_size, ZSTD_CLEVEL_DEFAULT);
+		return ZSTD_isError(n) ? 0 : n;
+	}
+#endif
+	return deflate_cluster(out, out_len, in, q->cluster_size);
+}
+
+/* Enters `len` packed bytes as the guest cluster at `offset`. */
+static int store_packed(struct qcow2 *q, const uint8_t *packed, size_t len, uint64_t offset)
+{
+	struct qcow2_alloc a = {.first = offset >> q->h.cluster_bits, .count = 1};
+	struct qcow2_table *l2;
+	uint64_t whole = q->cluster_size;
+	pthread_rwlock_rdlock(&q->ops);
+	pthread_mutex_lock(&q->lock);
+	qcow2_wait_for_allocs(q, offset, &whole);
+	int rc = qcow2_get_l2(q, offset, true, &l2);
+	int64_t at = rc ? rc : qcow2_alloc_bytes(q, (uint32_t)len);
+	if (at > 0) {
+		list_push_back(&q->allocs, &a.link);
+		pthread_mutex_unlock(&q->lock);
+		rc = file_pwrite(q->img->file, packed, len, (uint64_t)at);
+		pthread_mutex_lock(&q->lock);
+		q->data_unsynced = true;
+		if (!rc)
+			rc = qcow2_get_l2(q, offset, true, &l2);
+		if (!rc) {
+			unsigned x = 62 - (q->h.cluster_bits - 8);
+			uint64_t last = (uint64_t)at + len - 1;
+			uint64_t sectors = (last >> 9) - ((uint64_t)at >> 9);
+			uint32_t index = qcow2_l2_index(q, offset);
+			struct qcow2_entry old = qcow2_l2_entry(q, l2, index);
+			qcow2_set_l2_entry(
+				q, l2, index,
+				(struct qcow2_entry){ENTRY_COMPRESSED | (uint64_t)at | sectors << x,
+						     0});
+			qcow2_free_entry(q, old.entry);
+		} else {
+			qcow2_free_later(q, (uint64_t)at, len);
+		}
+		list_remove(&a.link);
+		pthread_cond_broadcast(&q->alloc_done);
+	} else {
+		rc = (int)at;
+	}
+	pthread_mutex_unlock(&q->lock);
+	pthread_rwlock_unlock(&q->ops);
+	return rc;
+}
+
+int qcow2_write_compressed(struct image *img, const void *buf, size_t len, uint64_t offset)
+{
+	struct qcow2 *q = qcow2_of(img);
+	if (q->external)
+		return -ENOTSUP;
+	if (offset & (q->cluster_size - 1) || len > q->cluster_size ||
+	    (len < q->cluster_size && offset + len != image_size(img)))
+		return -EINVAL;
+	uint8_t *packed = malloc(q->cluster_size), *whole = NULL;
+	if (len < q->cluster_size) { /* the disk ends within the cluster */
+		whole = calloc(1, q->cluster_size);
+		if (whole)
+			memcpy(whole, buf, len);
+	}
+	int rc = !packed || (len < q->cluster_size && !whole) ? -ENOMEM : 0;
+	if (!rc) {
+		size_t n = compress_cluster(q, packed, q->cluster_size - 1, whole ? whole : buf);
+		rc = n ? store_packed(q, packed, n, offset) : -ENOSPC;
+	}
+	free(whole);
+	free(packed);
+	return rc;
 }

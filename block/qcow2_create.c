@@ -9,14 +9,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum prealloc { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
-
 struct create_options {
 	uint64_t size;
 	unsigned version, cluster_bits, refcount_order;
-	bool lazy_refcounts, zstd;
+	bool lazy_refcounts, zstd, extended, data_raw;
 	int preallocation;
-	const char *backing_file, *backing_format;
+	const char *backing_file, *backing_format, *data_file;
 };
 
 static int read_options(struct opts *opts, struct create_options *o, struct error *err)
@@ -24,23 +22,14 @@ static int read_options(struct opts *opts, struct create_options *o, struct erro
 	static const char *const compats[] = {"0.10", "v2", "1.1", "v3", NULL};
 	static const char *const modes[] = {"off", "metadata", "falloc", "full", NULL};
 	static const char *const types[] = {"zlib", "zstd", NULL};
-	static const char *const known[] = {"size",
-					    "backing_file",
-					    "backing_fmt",
-					    "cluster_size",
-					    "compat",
-					    "refcount_bits",
-					    "lazy_refcounts",
-					    "preallocation",
-					    "compression_type",
-					    "extended_l2",
-					    "encryption",
-					    "data_file",
-					    "nocow",
-					    NULL};
+	static const char *const known[] = {"size",           "backing_file",  "backing_fmt",
+					    "cluster_size",   "compat",        "refcount_bits",
+					    "lazy_refcounts", "preallocation", "compression_type",
+					    "extended_l2",    "encryption",    "data_file",
+					    "data_file_raw",  "nocow",         NULL};
 	uint64_t cluster = 65536, bits = 16;
 	int compat = 2, type = 0, rc;
-	bool extended = false, encryption = false, nocow = false;
+	bool encryption = false, nocow = false;
 	if (!opts) {
 		o->version = 3;
 		o->cluster_bits = 16;
@@ -50,24 +39,22 @@ static int read_options(struct opts *opts, struct create_options *o, struct erro
 	opts_get(opts, "size");
 	o->backing_file = opts_get(opts, "backing_file");
 	o->backing_format = opts_get(opts, "backing_fmt");
-	const char *data_file = opts_get(opts, "data_file");
+	o->data_file = opts_get(opts, "data_file");
 	if ((rc = opts_get_size(opts, "cluster_size", &cluster, err)) ||
 	    (rc = opts_get_enum(opts, "compat", compats, &compat, err)) ||
 	    (rc = opts_get_u64(opts, "refcount_bits", &bits, err)) ||
 	    (rc = opts_get_bool(opts, "lazy_refcounts", &o->lazy_refcounts, err)) ||
 	    (rc = opts_get_enum(opts, "preallocation", modes, &o->preallocation, err)) ||
 	    (rc = opts_get_enum(opts, "compression_type", types, &type, err)) ||
-	    (rc = opts_get_bool(opts, "extended_l2", &extended, err)) ||
+	    (rc = opts_get_bool(opts, "extended_l2", &o->extended, err)) ||
+	    (rc = opts_get_bool(opts, "data_file_raw", &o->data_raw, err)) ||
 	    (rc = opts_get_bool(opts, "encryption", &encryption, err)) ||
 	    (rc = opts_get_bool(opts, "nocow", &nocow, err)) ||
 	    (rc = opts_check_unused(opts, "qcow2", known, err)))
 		return rc;
-	if (extended || encryption || data_file || nocow)
+	if (encryption || nocow)
 		return error_set(err, ENOTSUP, "'%s' is not supported for qcow2 images",
-				 extended     ? "extended_l2"
-				 : encryption ? "encryption"
-				 : data_file  ? "data_file"
-					      : "nocow");
+				 encryption ? "encryption" : "nocow");
 	if (!is_power_of_2(cluster) || cluster < 512 || cluster > 2 * MIB)
 		return error_set(err, EINVAL,
 				 "'cluster_size' must be a power of two between 512 and 2M");
@@ -75,11 +62,25 @@ static int read_options(struct opts *opts, struct create_options *o, struct erro
 		return error_set(err, EINVAL,
 				 "'refcount_bits' must be a power of two and not more than 64");
 	o->version = compat < 2 ? 2 : 3;
-	if (o->version == 2 && (bits != 16 || o->lazy_refcounts || type))
+	if (o->version == 2 &&
+	    (bits != 16 || o->lazy_refcounts || type || o->extended || o->data_file || o->data_raw))
 		return error_set(err, EINVAL, "'%s' needs compat=1.1",
 				 bits != 16          ? "refcount_bits"
 				 : o->lazy_refcounts ? "lazy_refcounts"
-						     : "compression_type=zstd");
+				 : type              ? "compression_type=zstd"
+				 : o->extended       ? "extended_l2"
+				 : o->data_file      ? "data_file"
+						     : "data_file_raw");
+	if (o->extended && cluster < UINT64_C(1) << MIN_EXTENDED_CLUSTER_BITS)
+		return error_set(err, EINVAL,
+				 "'extended_l2' needs a 'cluster_size' of at least 16k");
+	if (o->data_raw && !o->data_file)
+		return error_set(err, EINVAL, "'data_file_raw' needs 'data_file'");
+	if (o->data_raw && o->backing_file)
+		return error_set(err, EINVAL,
+				 "'data_file_raw' does not go together with a backing file");
+	if (o->data_raw && o->preallocation == PREALLOC_OFF)
+		o->preallocation = PREALLOC_METADATA;
 	if (!qcow2_compression_known((unsigned)type))
 		return error_set(err, ENOTSUP, "'compression_type' zstd is not in this build");
 	o->zstd = type;
@@ -88,70 +89,31 @@ static int read_options(struct opts *opts, struct create_options *o, struct erro
 	return 0;
 }
 
-/* Spec, "Feature name table". */
-static const struct {
-	uint8_t type, bit;
-	const char *name;
-} features[] = {
-	{0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
-	{0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
-	{2, 0, "bitmaps"},          {2, 1, "raw external data"},
-};
-
-/* The header cluster; -EINVAL if the backing file's name does not fit. */
+/* The header cluster; -ENAMETOOLONG if a name does not fit. */
 static int build_header(const struct create_options *o, uint8_t *b, uint64_t reftable,
 			uint64_t reftable_clusters, uint64_t l1, uint64_t l1_size)
 {
-	size_t cluster = (size_t)1 << o->cluster_bits, at = H_V2_LENGTH;
-	store_be32(b + H_MAGIC, QCOW2_MAGIC);
-	store_be32(b + H_VERSION, o->version);
-	store_be32(b + H_CLUSTER_BITS, o->cluster_bits);
-	store_be64(b + H_SIZE, o->size);
-	store_be32(b + H_L1_SIZE, (uint32_t)l1_size);
-	store_be64(b + H_L1_OFFSET, l1);
-	store_be64(b + H_REFTABLE_OFFSET, reftable);
-	store_be32(b + H_REFTABLE_CLUSTERS, (uint32_t)reftable_clusters);
-	if (o->version >= 3) {
-		at = H_FULL_LENGTH;
-		store_be64(b + H_INCOMPATIBLE, o->zstd ? INCOMPAT_COMPRESSION : 0);
-		store_be64(b + H_COMPATIBLE, o->lazy_refcounts ? COMPAT_LAZY_REFCOUNTS : 0);
-		store_be32(b + H_REFCOUNT_ORDER, o->refcount_order);
-		store_be32(b + H_HEADER_LENGTH, (uint32_t)at);
-		b[H_COMPRESSION] = o->zstd;
-	}
-	size_t name_len = o->backing_file ? strlen(o->backing_file) : 0;
-	size_t format_len = o->backing_format ? strlen(o->backing_format) : 0;
-	size_t table_len = sizeof(features) / sizeof(features[0]) * 48;
-	if (name_len > MAX_BACKING_NAME || format_len > 63)
-		return -ENAMETOOLONG;
-	if (o->backing_format) {
-		if (at + 8 + round_up(format_len, 8) + 8 + name_len > cluster)
-			return -ENAMETOOLONG;
-		store_be32(b + at, EXT_BACKING_FORMAT);
-		store_be32(b + at + 4, (uint32_t)format_len);
-		memcpy(b + at + 8, o->backing_format, format_len);
-		at += 8 + round_up(format_len, 8);
-	}
-	/* The names only help messages of other programs: left out where the cluster is small. */
-	if (o->version >= 3 && at + 8 + table_len + 8 + name_len <= cluster) {
-		store_be32(b + at, EXT_FEATURE_NAMES);
-		store_be32(b + at + 4, (uint32_t)table_len);
-		at += 8;
-		for (size_t i = 0; i < ARRAY_SIZE(features); i++, at += 48) {
-			b[at] = features[i].type;
-			b[at + 1] = features[i].bit;
-			memcpy(b + at + 2, features[i].name, strlen(features[i].name));
-		}
-	}
-	at += 8; /* EXT_END: type and length zero */
-	if (name_len) {
-		if (at + name_len > cluster)
-			return -ENAMETOOLONG;
-		memcpy(b + at, o->backing_file, name_len);
-		store_be64(b + H_BACKING_OFFSET, at);
-		store_be32(b + H_BACKING_SIZE, (uint32_t)name_len);
-	}
-	return 0;
+	struct qcow2 q = {
+		.h = {.version = o->version,
+		      .cluster_bits = o->cluster_bits,
+		      .size = o->size,
+		      .l1_size = (uint32_t)l1_size,
+		      .l1_offset = l1,
+		      .reftable_offset = reftable,
+		      .reftable_clusters = (uint32_t)reftable_clusters,
+		      .refcount_order = o->refcount_order,
+		      .incompatible = (o->zstd ? INCOMPAT_COMPRESSION : 0) |
+				      (o->extended ? INCOMPAT_EXTENDED_L2 : 0) |
+				      (o->data_file ? INCOMPAT_DATA_FILE : 0),
+		      .compatible = o->lazy_refcounts ? COMPAT_LAZY_REFCOUNTS : 0,
+		      .autoclear = o->data_raw ? AUTOCLEAR_DATA_RAW : 0,
+		      .compression = o->zstd},
+		.backing_file = (char *)o->backing_file,
+		.backing_format = (char *)o->backing_format,
+		.data_name = (char *)o->data_file,
+	};
+	int rc = qcow2_layout_header(&q, b);
+	return rc < 0 ? rc : 0;
 }
 
 /* Header, refcount table, blocks and L1 table of an image without data. */
@@ -159,7 +121,7 @@ static int write_empty(struct file_layer *f, const struct create_options *o, con
 		       struct error *err)
 {
 	uint64_t cluster = UINT64_C(1) << o->cluster_bits;
-	uint64_t l1_size = div_round_up(o->size, cluster / 8 * cluster);
+	uint64_t l1_size = div_round_up(o->size, cluster / (o->extended ? 16 : 8) * cluster);
 	uint64_t rb_entries = cluster * 8 >> o->refcount_order;
 	if (l1_size > MAX_L1_BYTES / 8)
 		return error_set(err, EFBIG,
@@ -184,8 +146,8 @@ static int write_empty(struct file_layer *f, const struct create_options *o, con
 	if (rc) {
 		free(b);
 		return error_set(err, -rc,
-				 "cannot create '%s': the name of its backing file is too long for "
-				 "the header",
+				 "cannot create '%s': the names of its backing and data files are "
+				 "too long for the header",
 				 path);
 	}
 	for (uint64_t i = 0; i < blocks; i++)
@@ -205,50 +167,105 @@ static int write_empty(struct file_layer *f, const struct create_options *o, con
 	return rc ? error_errno(err, -rc, "cannot create '%s'", path) : 0;
 }
 
-/* Gives each guest cluster its host cluster, in order. */
+/* One L2 table's worth of clusters. Lock held. */
+static int preallocate_some(struct qcow2 *q, uint64_t guest, uint64_t count, int mode)
+{
+	struct qcow2_table *l2;
+	/* The table first: then the data clusters of all tables but one adjoin. */
+	int rc = qcow2_get_l2(q, guest, true, &l2);
+	uint32_t index = qcow2_l2_index(q, guest);
+	for (uint64_t i = 0; i < count && !rc;) {
+		struct qcow2_entry e = qcow2_l2_entry(q, l2, index + (uint32_t)i);
+		uint64_t n = 0;
+		if (e.entry) {
+			i++;
+			continue;
+		}
+		while (i + n < count && !qcow2_l2_entry(q, l2, index + (uint32_t)(i + n)).entry)
+			n++;
+		int64_t at = q->external ? (int64_t)(guest + (i << q->h.cluster_bits))
+					 : qcow2_alloc_clusters(q, n);
+		if (at < 0)
+			return (int)at;
+		if (mode == PREALLOC_FALLOC || mode == PREALLOC_FULL)
+			rc = file_allocate(q->data, (uint64_t)at, n << q->h.cluster_bits);
+		for (; n && !rc; n--, i++, at += q->cluster_size) {
+			e.entry = (uint64_t)at | ENTRY_COPIED;
+			/* Subclusters stay unallocated: they have a place, but no data yet. */
+			qcow2_set_l2_entry(q, l2, index + (uint32_t)i, e);
+		}
+	}
+	return rc;
+}
+
+int qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, int mode)
+{
+	uint64_t table = (uint64_t)q->cluster_size << q->l2_bits;
+	int rc = 0;
+	from = round_up(from, q->cluster_size);
+	pthread_rwlock_wrlock(&q->ops);
+	pthread_mutex_lock(&q->lock);
+	for (uint64_t at = from; at < to && !rc;) {
+		uint64_t stop = round_down(at, table) + table;
+		if (stop > to)
+			stop = to;
+		rc = preallocate_some(q, at, qcow2_clusters(q, stop - at), mode);
+		at = stop;
+	}
+	if (!rc)
+		rc = qcow2_settle(q);
+	/* The file covers the last cluster too. */
+	if (!rc && file_size(q->img->file) < (int64_t)q->high_water)
+		rc = file_truncate(q->img->file, q->high_water);
+	pthread_mutex_unlock(&q->lock);
+	pthread_rwlock_unlock(&q->ops);
+	if (!rc && mode == PREALLOC_FULL) {
+		static const uint8_t zeroes[65536];
+		for (uint64_t at = from; at < to && !rc; at += sizeof(zeroes)) {
+			struct iovec iov = {(void *)zeroes, to - at < sizeof(zeroes)
+								    ? (size_t)(to - at)
+								    : sizeof(zeroes)};
+			rc = qcow2_pwritev(q->img, &iov, 1, at);
+		}
+		if (!rc)
+			rc = qcow2_flush(q->img);
+	}
+	return rc;
+}
+
 static int preallocate(const char *path, const struct create_options *o, struct error *err)
 {
 	struct image *img = image_open(path, "qcow2", IMAGE_WRITABLE | IMAGE_NO_BACKING, NULL, err);
 	if (!img)
 		return -(err && err->code ? err->code : EIO);
-	struct qcow2 *q = qcow2_of(img);
-	uint64_t clusters = qcow2_clusters(q, o->size);
-	int rc = 0;
-	pthread_mutex_lock(&q->lock);
-	for (uint64_t done = 0; done < clusters && !rc;) {
-		uint64_t n = clusters - done < q->l2_entries ? clusters - done : q->l2_entries;
-		struct qcow2_table *l2;
-		/* The table first: then the data clusters of all tables but one adjoin. */
-		rc = qcow2_get_l2(q, done << q->h.cluster_bits, true, &l2);
-		int64_t at = rc ? rc : qcow2_alloc_clusters(q, n);
-		if (at < 0) {
-			rc = (int)at;
-			break;
-		}
-		if (o->preallocation == PREALLOC_FALLOC || o->preallocation == PREALLOC_FULL)
-			rc = file_allocate(img->file, (uint64_t)at, n << q->h.cluster_bits);
-		for (uint64_t i = 0; i < n && !rc; i++)
-			qcow2_set_l2_entry(q, l2, (uint32_t)i,
-					   ((uint64_t)at + (i << q->h.cluster_bits)) |
-						   ENTRY_COPIED);
-		done += n;
-	}
-	if (!rc)
-		rc = qcow2_settle(q);
-	/* The file covers the last cluster too. */
-	if (!rc && file_size(img->file) < (int64_t)q->high_water)
-		rc = file_truncate(img->file, q->high_water);
-	pthread_mutex_unlock(&q->lock);
-	if (!rc && o->preallocation == PREALLOC_FULL) {
-		static const uint8_t zeroes[65536];
-		for (uint64_t at = 0; at < o->size && !rc; at += sizeof(zeroes))
-			rc = image_pwrite(img, zeroes,
-					  o->size - at < sizeof(zeroes) ? (size_t)(o->size - at)
-									: sizeof(zeroes),
-					  at);
-	}
+	int rc = qcow2_preallocate(qcow2_of(img), 0, o->size, o->preallocation);
 	image_close(img);
 	return rc ? error_errno(err, -rc, "cannot preallocate '%s'", path) : 0;
+}
+
+/* The external data file, empty and as long as the disk. */
+static int create_data_file(const char *path, const struct create_options *o, struct error *err)
+{
+	char *name = path_combine(path, o->data_file), *host = path_of_name(name, NULL, err);
+	struct file_open_args a = {.path = host,
+				   .name = name,
+				   .flags = IMAGE_WRITABLE,
+				   .create = true,
+				   .perms = PERM_WRITE | PERM_RESIZE,
+				   .unshared = PERM_WRITE | PERM_RESIZE};
+	struct file_layer *f = host ? file_open(&a, err) : NULL;
+	int rc = f ? 0 : -(err && err->code ? err->code : EIO);
+	if (f) {
+		rc = file_truncate(f, 0);
+		if (!rc || rc == -ENOSPC) /* a block device keeps its size */
+			rc = file_truncate(f, o->size);
+		if (rc)
+			error_errno(err, -rc, "cannot create '%s' (data file of '%s')", name, path);
+	}
+	file_close(f);
+	free(name);
+	free(host);
+	return rc;
 }
 
 int qcow2_create(const char *path, uint64_t size, struct opts *opts, struct error *err)
@@ -263,11 +280,18 @@ int qcow2_create(const char *path, uint64_t size, struct opts *opts, struct erro
 	if (o.backing_format && !o.backing_file)
 		return error_set(err, EINVAL,
 				 "cannot create '%s': a backing format needs a backing file", path);
-	if (o.backing_file && o.preallocation >= PREALLOC_FALLOC)
+	if (o.backing_file && o.preallocation != PREALLOC_OFF && !o.extended)
 		return error_set(err, EINVAL,
-				 "cannot create '%s': with a backing file only metadata can be "
-				 "preallocated",
+				 "cannot create '%s': with a backing file, preallocation needs "
+				 "extended_l2=on",
 				 path);
+	if (o.backing_file && o.preallocation == PREALLOC_FULL)
+		return error_set(err, EINVAL,
+				 "cannot create '%s': preallocation=full would hide its backing "
+				 "file",
+				 path);
+	if (o.data_file && (rc = create_data_file(path, &o, err)))
+		return rc;
 	struct file_open_args a = {.path = path,
 				   .flags = IMAGE_WRITABLE,
 				   .create = true,

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The qcow2 header and its extensions (spec, "Header", "Header extensions").
+ * The qcow2 header and its extensions (spec, "Header", "Header extensions"): reading.
  *
  * All fields are checked before anything is refused, so that one sentence tells everything that is
- * wrong with a damaged header. Later changes rewrite single fields in place; unknown extensions
- * therefore stay as they are.
+ * wrong with a damaged header. Writing is in qcow2_layout.c.
  */
 #include "block/qcow2.h"
 #include "lib/strbuf.h"
@@ -87,7 +86,11 @@ static void check_fields(const struct qcow2_header *h, uint64_t file_size, struc
 			wrong(bad, "compression_type %u (does not agree with the feature bit)",
 			      h->compression);
 	}
-	uint64_t l2_bytes = cluster / 8 * cluster;
+	bool extended = h->incompatible & INCOMPAT_EXTENDED_L2;
+	if (extended && h->cluster_bits < MIN_EXTENDED_CLUSTER_BITS)
+		wrong(bad, "cluster_bits %" PRIu32 " (extended L2 entries need 14)",
+		      h->cluster_bits);
+	uint64_t l2_bytes = cluster / (extended ? 16 : 8) * cluster;
 	if (h->size > INT64_MAX)
 		wrong(bad, "size %" PRIu64 " (too large)", h->size);
 	else if (div_round_up(h->size, l2_bytes) > h->l1_size)
@@ -143,7 +146,8 @@ static int check_features(struct qcow2 *q, const uint8_t *names, size_t names_le
 {
 	static const char *const known_names[] = {"dirty", "corrupt", "external data file",
 						  "compression type", "extended L2 entries"};
-	uint64_t handled = INCOMPAT_DIRTY | INCOMPAT_CORRUPT | INCOMPAT_COMPRESSION;
+	uint64_t handled = INCOMPAT_DIRTY | INCOMPAT_CORRUPT | INCOMPAT_COMPRESSION |
+			   INCOMPAT_DATA_FILE | INCOMPAT_EXTENDED_L2;
 	uint64_t unknown = q->h.incompatible & ~handled;
 	struct strbuf list = STRBUF_INIT;
 	for (unsigned bit = 0; bit < 64; bit++) {
@@ -230,13 +234,15 @@ int qcow2_read_header(struct qcow2 *q, struct error *err)
 			break;
 		}
 		const uint8_t *data = b + at + 8;
+		qcow2_add_ext(q, type, data, len);
 		if (type == EXT_BACKING_FORMAT && len < 64 && !q->backing_format) {
 			q->backing_format = strndup((const char *)data, len);
+		} else if (type == EXT_DATA_FILE && len && len <= MAX_BACKING_NAME &&
+			   !q->data_name) {
+			q->data_name = strndup((const char *)data, len);
 		} else if (type == EXT_FEATURE_NAMES) {
 			names = data;
 			names_len = len;
-		} else if (type == EXT_BITMAPS) {
-			q->has_bitmaps = true;
 		}
 		at += 8 + (uint32_t)round_up(len, 8);
 	}

@@ -5,7 +5,8 @@
  * A write to a cluster of its own goes in place. Otherwise it takes new clusters, brings along what
  * the old ones hold outside of the written range (copy on write), and changes the L2 entries when
  * all that is in the file. Until then the guest clusters are listed in `allocs`: another write to
- * them waits, a read still sees the old contents.
+ * them waits, a read still sees the old contents. With subclusters only those that are written in
+ * part, and those that hold data in a cluster that is left behind, are brought along.
  */
 #include "block/qcow2.h"
 #include <inttypes.h>
@@ -23,8 +24,8 @@ static int file_piece(struct qcow2 *q, bool write, struct iov_iter *it, uint64_t
 		struct iovec part[PIECE];
 		size_t covered;
 		int n = iov_peek(it, (size_t)len, part, PIECE, &covered);
-		int rc = write ? file_pwritev(q->img->file, part, n, host)
-			       : file_preadv(q->img->file, part, n, host);
+		int rc = write ? file_pwritev(q->data, part, n, host)
+			       : file_preadv(q->data, part, n, host);
 		if (rc)
 			return rc;
 		iov_advance(it, covered);
@@ -67,7 +68,8 @@ static int read_range(struct qcow2 *q, struct iov_iter *it, uint64_t len, uint64
 			return rc;
 		switch (m.type) {
 		case CLUSTER_NORMAL: rc = file_piece(q, false, it, m.len, m.host); break;
-		case CLUSTER_UNALLOCATED: rc = read_backing(q, it, m.len, offset); break;
+		case CLUSTER_UNALLOCATED:
+		case CLUSTER_UNALLOCATED_ALLOC: rc = read_backing(q, it, m.len, offset); break;
 		case CLUSTER_COMPRESSED:
 			rc = qcow2_read_compressed(
 				q, m.entry, (uint32_t)offset & (q->cluster_size - 1), it, m.len);
@@ -93,9 +95,7 @@ int qcow2_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_
 	return rc;
 }
 
-/* Waits until nobody allocates the cluster at `offset`, and cuts *len before the next cluster that
- * somebody does. Lock held. */
-static void wait_for_allocs(struct qcow2 *q, uint64_t offset, uint64_t *len)
+void qcow2_wait_for_allocs(struct qcow2 *q, uint64_t offset, uint64_t *len)
 {
 	uint64_t first = offset >> q->h.cluster_bits;
 	uint64_t last;
@@ -134,9 +134,11 @@ static int fetch_edge(struct qcow2 *q, struct edge *e, bool fresh)
 	pthread_mutex_unlock(&q->lock);
 	if (rc)
 		return rc;
+	bool whole = m.len == e->len;
 	bool zero = m.type == CLUSTER_ZERO || m.type == CLUSTER_ZERO_ALLOC ||
-		    (m.type == CLUSTER_UNALLOCATED &&
+		    ((m.type == CLUSTER_UNALLOCATED || m.type == CLUSTER_UNALLOCATED_ALLOC) &&
 		     image_reads_zero(q->img->backing, e->offset, e->len));
+	zero &= whole; /* with subclusters the rest may be of another type */
 	if (zero && fresh)
 		return 0;
 	e->data = calloc(1, e->len);
@@ -164,13 +166,13 @@ static int write_new(struct qcow2 *q, struct edge *head, struct iov_iter *it, ui
 		if (tail->data)
 			part[n++] = (struct iovec){tail->data, tail->len};
 		iov_advance(it, covered);
-		return file_pwritev(q->img->file, part, n, at);
+		return file_pwritev(q->data, part, n, at);
 	}
-	rc = head->data ? file_pwrite(q->img->file, head->data, head->len, host) : 0;
+	rc = head->data ? file_pwrite(q->data, head->data, head->len, host) : 0;
 	if (!rc)
 		rc = file_piece(q, true, it, len, host + head->len);
 	if (!rc && tail->data)
-		rc = file_pwrite(q->img->file, tail->data, tail->len, host + head->len + len);
+		rc = file_pwrite(q->data, tail->data, tail->len, host + head->len + len);
 	return rc;
 }
 
@@ -180,16 +182,17 @@ static uint64_t count_new(const struct qcow2 *q, const struct qcow2_table *l2, u
 {
 	uint64_t n = 0;
 	for (; n < max && index + n < q->l2_entries; n++) {
-		uint64_t e = qcow2_l2_entry(l2, index + (uint32_t)n);
-		enum qcow2_type type = qcow2_entry_type(q, e);
-		if ((type == CLUSTER_NORMAL || type == CLUSTER_ZERO_ALLOC) && (e & ENTRY_COPIED))
+		uint64_t e = qcow2_l2_entry(q, l2, index + (uint32_t)n).entry;
+		if (qcow2_has_host(q, e) && (e & ENTRY_COPIED))
 			break;
 	}
 	return n;
 }
 
-/* Points the L2 entries to the new clusters. Lock held. */
-static int link_new(struct qcow2 *q, const struct qcow2_alloc *a, uint64_t host, bool reused)
+/* Points the L2 entries to the new clusters, of which the guest bytes [from, to), whole
+ * subclusters, are filled. Lock held. */
+static int link_new(struct qcow2 *q, const struct qcow2_alloc *a, uint64_t host, bool reused,
+		    uint64_t from, uint64_t to)
 {
 	struct qcow2_table *l2;
 	uint64_t guest = a->first << q->h.cluster_bits;
@@ -197,51 +200,128 @@ static int link_new(struct qcow2 *q, const struct qcow2_alloc *a, uint64_t host,
 	if (rc)
 		return rc;
 	uint32_t index = qcow2_l2_index(q, guest);
-	for (uint64_t i = 0; i < a->count; i++) {
-		uint64_t old = qcow2_l2_entry(l2, index + (uint32_t)i);
-		uint64_t now = (host + (i << q->h.cluster_bits)) | ENTRY_COPIED;
+	for (uint64_t i = 0; i < a->count; i++, guest += q->cluster_size) {
+		struct qcow2_entry old = qcow2_l2_entry(q, l2, index + (uint32_t)i);
+		struct qcow2_entry now = {(host + (i << q->h.cluster_bits)) | ENTRY_COPIED, 0};
+		if (q->extended) {
+			unsigned first = from > guest ? qcow2_sub_index(q, from) : 0;
+			unsigned end =
+				to < guest + q->cluster_size ? qcow2_sub_index(q, to) : SUBCLUSTERS;
+			uint64_t filled = qcow2_sub_mask(first, end);
+			now.bitmap = old.bitmap & ~(filled << 32);
+			if (!reused) /* what it held was brought along */
+				now.bitmap &= BITMAP_ZERO;
+			if (old.entry & ENTRY_COMPRESSED)
+				now.bitmap = 0;
+			now.bitmap |= filled;
+		}
 		qcow2_set_l2_entry(q, l2, index + (uint32_t)i, now);
 		if (!reused)
-			qcow2_free_entry(q, old);
+			qcow2_free_entry(q, old.entry);
 	}
 	return 0;
 }
 
-/* Writes to clusters that are not ours alone yet. Lock held on entry and return. */
+/* The first (or the last, then its end) guest byte of a cluster that a write which replaces the
+ * cluster must bring along; `none` if there is no data in it. */
+static uint64_t data_edge(const struct qcow2 *q, struct qcow2_entry e, uint64_t cluster, bool last,
+			  uint64_t none)
+{
+	if (e.entry & ENTRY_COMPRESSED)
+		return last ? cluster + q->cluster_size : cluster;
+	uint64_t held = e.bitmap & BITMAP_ALLOCATED;
+	if (!qcow2_has_host(q, e.entry) || !held)
+		return none;
+	unsigned sub =
+		last ? 64 - (unsigned)__builtin_clzll(held) : (unsigned)__builtin_ctzll(held);
+	return cluster + ((uint64_t)sub << q->sub_bits);
+}
+
+/* Which bytes around [offset, offset + len) a write has to bring along: down to *from, up to *to.
+ * Lock held. */
+static void find_edges(const struct qcow2 *q, const struct qcow2_table *l2, uint64_t offset,
+		       uint64_t len, bool reused, uint64_t *from, uint64_t *to)
+{
+	uint64_t stop = offset + len;
+	*from = round_down(offset, q->sub_size);
+	*to = round_up(stop, q->sub_size);
+	if (!q->extended || reused)
+		return;
+	uint64_t first = round_down(offset, q->cluster_size);
+	uint64_t last = round_down(stop - 1, q->cluster_size);
+	uint32_t index = qcow2_l2_index(q, offset);
+	uint64_t edge = data_edge(q, qcow2_l2_entry(q, l2, index), first, false, *from);
+	if (edge < *from)
+		*from = edge;
+	index += (uint32_t)((last - first) >> q->h.cluster_bits);
+	edge = data_edge(q, qcow2_l2_entry(q, l2, index), last, true, *to);
+	if (edge > *to)
+		*to = edge;
+}
+
+/* Where the data of a write goes that needs new clusters or fills those that are there already.
+ * Lock held. */
+static int place(struct qcow2 *q, struct qcow2_alloc *a, uint64_t offset, uint64_t len,
+		 const struct qcow2_map *m, bool reused, uint64_t *host, bool *fresh)
+{
+	uint32_t in_cluster = (uint32_t)offset & (q->cluster_size - 1);
+	struct qcow2_table *l2;
+	int rc = qcow2_get_l2(q, offset, true, &l2);
+	if (rc)
+		return rc;
+	*fresh = false;
+	a->count = qcow2_clusters(q, (reused ? m->len : len) + in_cluster);
+	if (reused) {
+		*host = m->host - in_cluster;
+		if (!q->external && qcow2_hits_metadata(q, *host, a->count << q->h.cluster_bits))
+			return qcow2_corrupt(
+				q, "L2 entry for guest offset 0x%" PRIx64 " points into tables",
+				offset);
+		return 0;
+	}
+	a->count = count_new(q, l2, qcow2_l2_index(q, offset), a->count);
+	if (a->count == 0) /* only damaged tables lead here */
+		return -EIO;
+	if (q->external) {
+		*host = a->first << q->h.cluster_bits;
+		return 0;
+	}
+	uint64_t water = q->high_water;
+	int64_t at = qcow2_alloc_clusters(q, a->count);
+	if (at < 0)
+		return (int)at;
+	*host = (uint64_t)at;
+	*fresh = *host >= water;
+	return 0;
+}
+
+/* Writes to clusters that are not ours alone, or not filled, yet. Lock held on entry and return. */
 static int write_allocating(struct qcow2 *q, struct iov_iter *it, uint64_t offset, uint64_t len,
 			    const struct qcow2_map *m, uint64_t *done)
 {
 	uint32_t in_cluster = (uint32_t)offset & (q->cluster_size - 1);
 	struct qcow2_alloc a = {.first = offset >> q->h.cluster_bits};
 	struct qcow2_table *l2;
-	int rc = qcow2_get_l2(q, offset, true, &l2);
+	bool reused = (m->type == CLUSTER_ZERO_ALLOC || m->type == CLUSTER_UNALLOCATED_ALLOC) &&
+		      m->copied;
+	bool fresh;
+	uint64_t host = 0, from, to;
+	int rc = place(q, &a, offset, len, m, reused, &host, &fresh);
 	if (rc)
 		return rc;
-	bool reused = m->type == CLUSTER_ZERO_ALLOC && m->copied, fresh = false;
-	uint64_t host;
-	a.count = qcow2_clusters(q, (reused ? m->len : len) + in_cluster);
-	if (reused) {
-		host = m->host;
-		if (qcow2_hits_metadata(q, host, a.count << q->h.cluster_bits))
-			return qcow2_corrupt(
-				q, "L2 entry for guest offset 0x%" PRIx64 " points into tables",
-				offset);
-	} else {
-		uint64_t water = q->high_water;
-		a.count = count_new(q, l2, qcow2_l2_index(q, offset), a.count);
-		if (a.count == 0) /* only damaged tables lead here */
-			return -EIO;
-		int64_t at = qcow2_alloc_clusters(q, a.count);
-		if (at < 0)
-			return (int)at;
-		host = (uint64_t)at;
-		fresh = host >= water;
-	}
-	uint64_t room = (a.count << q->h.cluster_bits) - in_cluster;
+	uint64_t room = reused ? m->len : (a.count << q->h.cluster_bits) - in_cluster;
 	if (len > room)
 		len = room;
-	struct edge head = {.offset = offset - in_cluster, .len = in_cluster};
-	struct edge tail = {.offset = offset + len, .len = (uint32_t)(room - len)};
+	/* The table was made a moment ago and is the one used last: this reads nothing. */
+	rc = qcow2_get_l2(q, offset, true, &l2);
+	if (rc) {
+		if (!reused && !q->external)
+			qcow2_free_later(q, host, a.count << q->h.cluster_bits);
+		return rc;
+	}
+	find_edges(q, l2, offset, len, reused, &from, &to);
+	struct edge head = {.offset = from, .len = (uint32_t)(offset - from)};
+	struct edge tail = {.offset = offset + len, .len = (uint32_t)(to - offset - len)};
 	list_push_back(&q->allocs, &a.link);
 	pthread_mutex_unlock(&q->lock);
 
@@ -249,15 +329,16 @@ static int write_allocating(struct qcow2 *q, struct iov_iter *it, uint64_t offse
 	if (!rc)
 		rc = fetch_edge(q, &tail, fresh);
 	if (!rc)
-		rc = write_new(q, &head, it, len, &tail, host);
+		rc = write_new(q, &head, it, len, &tail,
+			       host + (from - (a.first << q->h.cluster_bits)));
 	free(head.data);
 	free(tail.data);
 
 	pthread_mutex_lock(&q->lock);
 	q->data_unsynced = true;
 	if (!rc)
-		rc = link_new(q, &a, host, reused);
-	if (rc && !reused)
+		rc = link_new(q, &a, host, reused, from, to);
+	if (rc && !reused && !q->external)
 		qcow2_free_later(q, host, a.count << q->h.cluster_bits);
 	list_remove(&a.link);
 	pthread_cond_broadcast(&q->alloc_done);
@@ -270,7 +351,7 @@ static int write_step(struct qcow2 *q, struct iov_iter *it, uint64_t offset, uin
 		      uint64_t *done)
 {
 	struct qcow2_map m;
-	wait_for_allocs(q, offset, &len);
+	qcow2_wait_for_allocs(q, offset, &len);
 	if (q->failed)
 		return -EIO;
 	int rc = qcow2_map(q, offset, len, &m);
@@ -278,7 +359,7 @@ static int write_step(struct qcow2 *q, struct iov_iter *it, uint64_t offset, uin
 		return rc;
 	if (m.type != CLUSTER_NORMAL || !m.copied)
 		return write_allocating(q, it, offset, len, &m, done);
-	if (qcow2_hits_metadata(q, m.host, m.len))
+	if (!q->external && qcow2_hits_metadata(q, m.host, m.len))
 		return qcow2_corrupt(
 			q, "L2 entry for guest offset 0x%" PRIx64 " points into tables", offset);
 	pthread_mutex_unlock(&q->lock);
@@ -286,18 +367,6 @@ static int write_step(struct qcow2 *q, struct iov_iter *it, uint64_t offset, uin
 	pthread_mutex_lock(&q->lock);
 	q->data_unsynced = true;
 	*done = m.len;
-	return rc;
-}
-
-/* Writes the tables and frees what waits for that. Nothing is held; waits for transfers to end,
- * since a reader may still use a cluster that is to be freed. */
-static int settle_exclusively(struct qcow2 *q)
-{
-	pthread_rwlock_wrlock(&q->ops);
-	pthread_mutex_lock(&q->lock);
-	int rc = qcow2_settle(q);
-	pthread_mutex_unlock(&q->lock);
-	pthread_rwlock_unlock(&q->ops);
 	return rc;
 }
 
@@ -318,17 +387,5 @@ int qcow2_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64
 	bool settle = q->freeing > MAX_FREEING;
 	pthread_mutex_unlock(&q->lock);
 	pthread_rwlock_unlock(&q->ops);
-	return !rc && settle ? settle_exclusively(q) : rc;
-}
-
-int qcow2_flush(struct image *img)
-{
-	struct qcow2 *q = qcow2_of(img);
-	pthread_mutex_lock(&q->lock);
-	bool frees = q->free_count != 0;
-	int rc = frees ? 0 : qcow2_write_tables(q);
-	pthread_mutex_unlock(&q->lock);
-	if (rc)
-		return rc;
-	return frees ? settle_exclusively(q) : file_flush(img->file);
+	return !rc && settle ? qcow2_flush(img) : rc;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From guest offsets to host clusters: L1 and L2 tables (spec, "Cluster mapping"), and writing
- * changed tables in the order that keeps the file sound (qcow2.h).
+ * From guest offsets to host clusters: L1 and L2 tables (spec, "Cluster mapping", "Extended L2
+ * Entries").
  */
 #include "block/qcow2.h"
 #include <inttypes.h>
@@ -12,15 +12,27 @@ uint32_t qcow2_l2_index(const struct qcow2 *q, uint64_t guest)
 	return (uint32_t)(guest >> q->h.cluster_bits) & (q->l2_entries - 1);
 }
 
-uint64_t qcow2_l2_entry(const struct qcow2_table *l2, uint32_t index)
+struct qcow2_entry qcow2_raw_entry(const struct qcow2 *q, const uint8_t *table, uint32_t index)
 {
-	return load_be64(l2->data + (size_t)index * 8);
+	const uint8_t *p = table + ((size_t)index << qcow2_entry_bits(q));
+	return (struct qcow2_entry){load_be64(p), q->extended ? load_be64(p + 8) : 0};
 }
 
-void qcow2_set_l2_entry(struct qcow2 *q, struct qcow2_table *l2, uint32_t index, uint64_t entry)
+struct qcow2_entry qcow2_l2_entry(const struct qcow2 *q, const struct qcow2_table *l2,
+				  uint32_t index)
 {
-	store_be64(l2->data + (size_t)index * 8, entry);
-	qcow2_cache_dirty(&q->l2_cache, l2, index * 8, 8);
+	return qcow2_raw_entry(q, l2->data, index);
+}
+
+void qcow2_set_l2_entry(struct qcow2 *q, struct qcow2_table *l2, uint32_t index,
+			struct qcow2_entry e)
+{
+	unsigned bits = qcow2_entry_bits(q);
+	uint8_t *p = l2->data + ((size_t)index << bits);
+	store_be64(p, e.entry);
+	if (q->extended)
+		store_be64(p + 8, e.bitmap);
+	qcow2_cache_dirty(&q->l2_cache, l2, index << bits, 1u << bits);
 }
 
 static int load_l2(struct qcow2 *q, uint64_t offset, bool fresh, struct qcow2_table **l2)
@@ -28,7 +40,8 @@ static int load_l2(struct qcow2 *q, uint64_t offset, bool fresh, struct qcow2_ta
 	*l2 = fresh ? NULL : qcow2_cache_find(&q->l2_cache, offset);
 	if (*l2)
 		return 0;
-	if (qcow2_cache_must_write(&q->l2_cache)) {
+	/* While a flush runs the cache grows instead: only one may write L2 tables. */
+	if (!q->flushing && qcow2_cache_must_write(&q->l2_cache)) {
 		int rc = qcow2_write_tables(q);
 		if (rc)
 			return rc;
@@ -98,14 +111,46 @@ int qcow2_get_l2(struct qcow2 *q, uint64_t guest, bool for_write, struct qcow2_t
 	return 0;
 }
 
-enum qcow2_type qcow2_entry_type(const struct qcow2 *q, uint64_t entry)
+bool qcow2_has_host(const struct qcow2 *q, uint64_t entry)
 {
 	if (entry & ENTRY_COMPRESSED)
+		return false;
+	if (entry & ENTRY_OFFSET)
+		return true;
+	/* Offset 0 is a cluster like others in an external data file. */
+	return q->external && (entry & ENTRY_COPIED) && (q->extended || !(entry & ENTRY_ZERO));
+}
+
+uint64_t qcow2_sub_mask(unsigned from, unsigned to)
+{
+	return (UINT64_C(1) << to) - (UINT64_C(1) << from);
+}
+
+enum qcow2_type qcow2_sub_type(const struct qcow2 *q, struct qcow2_entry e, unsigned sub)
+{
+	if (e.entry & ENTRY_COMPRESSED)
 		return CLUSTER_COMPRESSED;
-	bool host = entry & ENTRY_OFFSET;
-	if (q->h.version >= 3 && (entry & ENTRY_ZERO))
+	bool host = qcow2_has_host(q, e.entry);
+	if (q->extended) {
+		if (e.bitmap >> (32 + sub) & 1)
+			return host ? CLUSTER_ZERO_ALLOC : CLUSTER_ZERO;
+		if (!host)
+			return CLUSTER_UNALLOCATED;
+		return e.bitmap >> sub & 1 ? CLUSTER_NORMAL : CLUSTER_UNALLOCATED_ALLOC;
+	}
+	if (q->h.version >= 3 && (e.entry & ENTRY_ZERO))
 		return host ? CLUSTER_ZERO_ALLOC : CLUSTER_ZERO;
 	return host ? CLUSTER_NORMAL : CLUSTER_UNALLOCATED;
+}
+
+/* Subclusters of the entry from `sub` on that are of one type. */
+static unsigned same_type(const struct qcow2 *q, struct qcow2_entry e, unsigned sub,
+			  enum qcow2_type type)
+{
+	unsigned n = 0;
+	while (sub + n < q->subs && qcow2_sub_type(q, e, sub + n) == type)
+		n++;
+	return n;
 }
 
 int qcow2_map(struct qcow2 *q, uint64_t offset, uint64_t len, struct qcow2_map *m)
@@ -113,37 +158,42 @@ int qcow2_map(struct qcow2 *q, uint64_t offset, uint64_t len, struct qcow2_map *
 	struct qcow2_table *l2;
 	uint32_t in_cluster = (uint32_t)offset & (q->cluster_size - 1);
 	uint32_t index = qcow2_l2_index(q, offset);
+	unsigned sub = qcow2_sub_index(q, offset);
 	int rc = qcow2_get_l2(q, offset, false, &l2);
 	if (rc)
 		return rc;
 	*m = (struct qcow2_map){.type = CLUSTER_UNALLOCATED};
-	uint64_t clusters = q->l2_entries - index;
+	uint64_t subs = (uint64_t)(q->l2_entries - index) * q->subs - sub;
 	if (l2) {
-		uint64_t first = m->entry = qcow2_l2_entry(l2, index);
-		m->type = qcow2_entry_type(q, first);
-		m->copied = first & ENTRY_COPIED;
-		uint64_t host = first & ENTRY_OFFSET;
-		bool has_host = m->type == CLUSTER_NORMAL || m->type == CLUSTER_ZERO_ALLOC;
+		struct qcow2_entry first = qcow2_l2_entry(q, l2, index);
+		m->entry = first.entry;
+		m->type = qcow2_sub_type(q, first, sub);
+		m->copied = first.entry & ENTRY_COPIED;
+		uint64_t host = first.entry & ENTRY_OFFSET;
+		bool has_host = qcow2_has_host(q, first.entry);
 		if (has_host && (host & (q->cluster_size - 1)))
 			return qcow2_corrupt(
 				q, "L2 entry for guest offset 0x%" PRIx64 " points to 0x%" PRIx64,
 				offset, host);
-		m->host = host + (m->type == CLUSTER_NORMAL ? in_cluster : 0);
+		m->host = host + in_cluster;
 		uint64_t wanted = ((len + in_cluster - 1) >> q->h.cluster_bits) + 1;
-		if (wanted < clusters)
-			clusters = wanted;
+		if (wanted > q->l2_entries - index)
+			wanted = q->l2_entries - index;
+		subs = same_type(q, first, sub, m->type);
 		uint64_t n = 1;
-		while (n < clusters && m->type != CLUSTER_COMPRESSED) {
-			uint64_t e = qcow2_l2_entry(l2, index + (uint32_t)n);
-			if (qcow2_entry_type(q, e) != m->type ||
-			    !(e & ENTRY_COPIED) != !m->copied ||
-			    (has_host && (e & ENTRY_OFFSET) != host + (n << q->h.cluster_bits)))
+		while (n < wanted && m->type != CLUSTER_COMPRESSED &&
+		       subs == n * q->subs - sub) { /* all of the last entry is of this type */
+			struct qcow2_entry e = qcow2_l2_entry(q, l2, index + (uint32_t)n);
+			if (qcow2_has_host(q, e.entry) != has_host ||
+			    !(e.entry & ENTRY_COPIED) != !m->copied ||
+			    (has_host &&
+			     (e.entry & ENTRY_OFFSET) != host + (n << q->h.cluster_bits)))
 				break;
+			subs += same_type(q, e, 0, m->type);
 			n++;
 		}
-		clusters = n;
 	}
-	m->len = (clusters << q->h.cluster_bits) - in_cluster;
+	m->len = (subs << q->sub_bits) - (offset & (q->sub_size - 1));
 	if (m->len > len)
 		m->len = len;
 	return 0;
@@ -161,74 +211,14 @@ struct qcow2_range qcow2_compressed_extent(const struct qcow2 *q, uint64_t entry
 
 void qcow2_free_entry(struct qcow2 *q, uint64_t entry)
 {
-	switch (qcow2_entry_type(q, entry)) {
-	case CLUSTER_NORMAL:
-	case CLUSTER_ZERO_ALLOC: qcow2_free_later(q, entry & ENTRY_OFFSET, q->cluster_size); break;
-	case CLUSTER_COMPRESSED: {
+	if (entry & ENTRY_COMPRESSED) {
 		struct qcow2_range r = qcow2_compressed_extent(q, entry);
 		qcow2_free_later(q, r.offset, r.len);
-		break;
+	} else if (q->external && qcow2_has_host(q, entry)) {
+		/* Nobody counts references there: the space goes back at once. */
+		if (q->img->flags & IMAGE_DISCARD)
+			file_discard(q->data, entry & ENTRY_OFFSET, q->cluster_size);
+	} else if (entry & ENTRY_OFFSET) {
+		qcow2_free_later(q, entry & ENTRY_OFFSET, q->cluster_size);
 	}
-	case CLUSTER_UNALLOCATED:
-	case CLUSTER_ZERO: break;
-	}
-}
-
-/* Writes entries [from, to) of a table of big-endian 64-bit numbers. */
-static int write_entries(struct qcow2 *q, const uint64_t *table, uint64_t offset, uint32_t from,
-			 uint32_t to)
-{
-	uint8_t *raw = malloc((size_t)(to - from) * 8);
-	if (!raw)
-		return -ENOMEM;
-	for (uint32_t i = from; i < to; i++)
-		store_be64(raw + (size_t)(i - from) * 8, table[i]);
-	int rc = file_pwrite(q->img->file, raw, (size_t)(to - from) * 8,
-			     offset + (uint64_t)from * 8);
-	free(raw);
-	return rc;
-}
-
-int qcow2_write_tables(struct qcow2 *q)
-{
-	struct file_layer *file = q->img->file;
-	bool reftable = q->reftable_dirty_from != q->reftable_dirty_to;
-	bool l1 = q->l1_dirty_from != q->l1_dirty_to;
-	bool refs = q->rb_cache.dirty != 0 || reftable;
-	int rc = q->failed ? -EIO : qcow2_cache_write(&q->rb_cache);
-	if (!rc && reftable) {
-		rc = file_flush(file);
-		if (!rc)
-			rc = write_entries(q, q->reftable, q->h.reftable_offset,
-					   q->reftable_dirty_from, q->reftable_dirty_to);
-		if (!rc)
-			q->reftable_dirty_from = q->reftable_dirty_to = 0;
-	}
-	if (!rc && (q->l2_cache.dirty || l1)) {
-		if (refs || q->data_unsynced)
-			rc = file_flush(file);
-		if (!rc)
-			q->data_unsynced = false;
-		if (!rc)
-			rc = qcow2_cache_write(&q->l2_cache);
-	}
-	if (!rc && l1) {
-		rc = file_flush(file);
-		if (!rc)
-			rc = write_entries(q, q->l1, q->h.l1_offset, q->l1_dirty_from,
-					   q->l1_dirty_to);
-		if (!rc)
-			q->l1_dirty_from = q->l1_dirty_to = 0;
-	}
-	return rc;
-}
-
-int qcow2_settle(struct qcow2 *q)
-{
-	int rc = qcow2_write_tables(q);
-	if (!rc)
-		rc = file_flush(q->img->file);
-	if (!rc && q->free_count)
-		rc = qcow2_apply_frees(q);
-	return rc;
 }

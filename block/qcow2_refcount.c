@@ -110,6 +110,8 @@ static void released(struct qcow2 *q, uint64_t cluster)
 	uint64_t offset = cluster << q->h.cluster_bits;
 	if (cluster < q->free_hint)
 		q->free_hint = cluster;
+	if (q->free_byte >> q->h.cluster_bits == cluster)
+		q->free_byte = 0;
 	qcow2_cache_forget(&q->l2_cache, offset);
 	qcow2_set_remove(&q->tables, cluster);
 	if (q->img->flags & IMAGE_DISCARD)
@@ -355,6 +357,36 @@ int64_t qcow2_alloc_clusters(struct qcow2 *q, uint64_t count)
 	q->free_hint = start + count;
 	used_up_to(q, offset + len);
 	return (int64_t)offset;
+}
+
+int64_t qcow2_alloc_bytes(struct qcow2 *q, uint32_t len)
+{
+	uint64_t at = q->free_byte, refs;
+	uint32_t used = (uint32_t)at & (q->cluster_size - 1);
+	if (used) {
+		/* Its cluster counts one reference for each piece in it. */
+		int rc = qcow2_get_refcount(q, at >> q->h.cluster_bits, &refs);
+		if (rc)
+			return rc;
+		if (refs == 0 || refs >= q->max_refcount)
+			used = 0;
+	}
+	if (!used || len > q->cluster_size - used) {
+		int64_t fresh = qcow2_alloc_clusters(q, 1);
+		if (fresh < 0)
+			return fresh;
+		/* A piece may go on in the next cluster, which then has its first reference. */
+		if (!used || (uint64_t)fresh != round_up(at, q->cluster_size)) {
+			q->free_byte = (uint64_t)fresh + len;
+			return fresh;
+		}
+		int rc = qcow2_add_refcount(q, at, 1, 1);
+		q->free_byte = at + len;
+		return rc ? rc : (int64_t)at;
+	}
+	int rc = qcow2_add_refcount(q, at, len, 1);
+	q->free_byte = at + len;
+	return rc ? rc : (int64_t)at;
 }
 
 void qcow2_free_later(struct qcow2 *q, uint64_t offset, uint64_t len)

@@ -168,14 +168,13 @@ static int write_snapshots(struct qcow2 *q, const struct qcow2_snapshot *list, u
 /* One L2 entry's reference changes; returns the entry with its copied flag set right. */
 static int touch_entry(struct qcow2 *q, uint64_t *entry, int delta)
 {
-	enum qcow2_type type = qcow2_entry_type(q, *entry);
 	uint64_t refs;
 	int rc = 0;
-	if (type == CLUSTER_COMPRESSED) {
+	if (*entry & ENTRY_COMPRESSED) {
 		struct qcow2_range r = qcow2_compressed_extent(q, *entry);
 		return delta ? qcow2_add_refcount(q, r.offset, r.len, delta) : 0;
 	}
-	if (type != CLUSTER_NORMAL && type != CLUSTER_ZERO_ALLOC)
+	if (!qcow2_has_host(q, *entry))
 		return 0;
 	uint64_t offset = *entry & ENTRY_OFFSET;
 	if (delta)
@@ -194,18 +193,26 @@ static int touch_entry(struct qcow2 *q, uint64_t *entry, int delta)
 static int touch_tree(struct qcow2 *q, uint64_t *l1, uint32_t size, int delta, bool active)
 {
 	uint8_t *l2 = malloc(q->cluster_size);
+	struct qcow2_set seen = {0};
 	int rc = l2 ? 0 : -ENOMEM;
 	for (uint32_t i = 0; i < size && !rc; i++) {
 		uint64_t offset = l1[i] & ENTRY_OFFSET, refs;
 		bool changed = false;
 		if (!offset)
 			continue;
+		/* A table that is entered twice would also be a way to keep us busy for years. */
+		if (qcow2_set_has(&seen, offset >> q->h.cluster_bits)) {
+			rc = qcow2_corrupt(q, "two L1 entries point to 0x%" PRIx64, offset);
+			break;
+		}
+		qcow2_set_add(&seen, offset >> q->h.cluster_bits);
 		rc = file_pread(q->img->file, l2, q->cluster_size, offset);
 		for (uint32_t k = 0; k < q->l2_entries && !rc; k++) {
-			uint64_t old = load_be64(l2 + (size_t)k * 8), now = old;
+			uint8_t *p = l2 + ((size_t)k << qcow2_entry_bits(q));
+			uint64_t old = load_be64(p), now = old;
 			rc = touch_entry(q, &now, delta);
 			changed |= now != old;
-			store_be64(l2 + (size_t)k * 8, now);
+			store_be64(p, now);
 		}
 		if (!rc && active && changed) {
 			rc = file_pwrite(q->img->file, l2, q->cluster_size, offset);
@@ -218,6 +225,7 @@ static int touch_tree(struct qcow2 *q, uint64_t *l1, uint32_t size, int delta, b
 		if (!rc && active)
 			l1[i] = refs == 1 ? l1[i] | ENTRY_COPIED : l1[i] & ~ENTRY_COPIED;
 	}
+	free(seen.slot);
 	free(l2);
 	return rc;
 }
@@ -245,10 +253,17 @@ static int find(const struct qcow2_snapshot *list, uint32_t n, const char *name)
 	return -1;
 }
 
-static void begin(struct qcow2 *q)
+/* External data files hold no snapshots: their clusters cannot be shared. */
+static int begin(struct qcow2 *q, struct error *err)
 {
 	pthread_rwlock_wrlock(&q->ops);
 	pthread_mutex_lock(&q->lock);
+	if (q->external)
+		return error_set(err, ENOTSUP,
+				 "'%s' keeps its data in an external file, which cannot hold "
+				 "snapshots",
+				 q->img->path);
+	return qcow2_settle(q);
 }
 
 static int end(struct qcow2 *q, int rc, const char *what, const char *name, struct error *err)
@@ -269,8 +284,7 @@ int qcow2_snapshot_create(struct image *img, const char *name, struct error *err
 	uint32_t n = q->h.nb_snapshots;
 	if (!err)
 		err = &local;
-	begin(q);
-	int rc = qcow2_settle(q);
+	int rc = begin(q, err);
 	if (!rc)
 		rc = qcow2_read_snapshots(q, &list, &bytes, err);
 	if (!rc && n >= MAX_SNAPSHOTS)
@@ -337,8 +351,7 @@ int qcow2_snapshot_apply(struct image *img, const char *name, struct error *err)
 	uint64_t *l1 = NULL;
 	if (!err)
 		err = &local;
-	begin(q);
-	int rc = qcow2_settle(q);
+	int rc = begin(q, err);
 	if (!rc)
 		rc = qcow2_read_snapshots(q, &list, &bytes, err);
 	uint32_t n = q->h.nb_snapshots;
@@ -401,8 +414,7 @@ int qcow2_snapshot_delete(struct image *img, const char *name, struct error *err
 	uint64_t *l1 = NULL;
 	if (!err)
 		err = &local;
-	begin(q);
-	int rc = qcow2_settle(q);
+	int rc = begin(q, err);
 	if (!rc)
 		rc = qcow2_read_snapshots(q, &list, &bytes, err);
 	uint32_t n = q->h.nb_snapshots;

@@ -14,6 +14,11 @@ enum { MAX_FREEING_ZERO = 65536 };
 
 static void begin(struct qcow2 *q)
 {
+	/* A flush holds `ops` for its time: rather wait here than keep all others waiting there. */
+	pthread_mutex_lock(&q->lock);
+	while (q->flushing)
+		pthread_cond_wait(&q->flushed, &q->lock);
+	pthread_mutex_unlock(&q->lock);
 	pthread_rwlock_wrlock(&q->ops);
 	pthread_mutex_lock(&q->lock);
 }
@@ -32,29 +37,48 @@ enum zero_mode {
 	CUT_OFF,    /* behind the end of the disk: unallocated */
 };
 
-/* The new entry in place of `old`; the same if nothing changes. */
-static uint64_t new_entry(const struct qcow2 *q, uint64_t old, uint64_t guest, enum zero_mode mode)
+static bool is_unallocated(enum qcow2_type type)
 {
-	enum qcow2_type type = qcow2_entry_type(q, old);
-	bool v3 = q->h.version >= 3;
-	if (mode == CUT_OFF)
-		return 0;
-	if (type == CLUSTER_ZERO)
-		return old;
-	if (type == CLUSTER_UNALLOCATED) {
-		if (!v3 || image_reads_zero(q->img->backing, guest, q->cluster_size))
-			return old;
-		return mode == DISCARD && !q->img->backing ? old : ENTRY_ZERO;
-	}
-	if (!v3) /* callers made sure that nothing shows through */
-		return 0;
-	bool own = (old & ENTRY_COPIED) && type != CLUSTER_COMPRESSED;
-	if (mode == ZERO_KEEP && own)
-		return old | ENTRY_ZERO;
-	return ENTRY_ZERO;
+	return type == CLUSTER_UNALLOCATED || type == CLUSTER_UNALLOCATED_ALLOC;
 }
 
-/* Whole clusters [start, end_offset). Held exclusively. */
+/* The new entry in place of `old` for a whole cluster; the same if nothing changes. */
+static struct qcow2_entry new_entry(const struct qcow2 *q, struct qcow2_entry old, uint64_t guest,
+				    enum zero_mode mode)
+{
+	struct qcow2_entry zero = {q->extended ? 0 : ENTRY_ZERO, q->extended ? BITMAP_ZERO : 0};
+	bool v3 = q->h.version >= 3;
+	if (mode == CUT_OFF)
+		return (struct qcow2_entry){0, 0};
+	if (!qcow2_has_host(q, old.entry) && !(old.entry & ENTRY_COMPRESSED)) {
+		if (old.entry == zero.entry && old.bitmap == zero.bitmap)
+			return old;
+		if (!v3 || (mode == DISCARD && !q->img->backing) ||
+		    (!old.bitmap && is_unallocated(qcow2_sub_type(q, old, 0)) &&
+		     image_reads_zero(q->img->backing, guest, q->cluster_size)))
+			return old;
+		return zero;
+	}
+	if (!v3) /* callers made sure that nothing shows through */
+		return (struct qcow2_entry){0, 0};
+	bool own = (old.entry & ENTRY_COPIED) && !(old.entry & ENTRY_COMPRESSED);
+	if (own && (mode == ZERO_KEEP || q->data_raw)) {
+		if (!q->extended)
+			return (struct qcow2_entry){old.entry | ENTRY_ZERO, 0};
+		return (struct qcow2_entry){old.entry, BITMAP_ZERO};
+	}
+	return zero;
+}
+
+/* The new entry where only subclusters [from, to) become zero. */
+static struct qcow2_entry part_entry(struct qcow2_entry old, unsigned from, unsigned to)
+{
+	uint64_t mask = qcow2_sub_mask(from, to);
+	return (struct qcow2_entry){old.entry, (old.bitmap & ~mask) | mask << 32};
+}
+
+/* Whole clusters of [start, end_offset), with extended entries whole subclusters. Held
+ * exclusively. */
 static int change_clusters(struct qcow2 *q, uint64_t start, uint64_t end_offset,
 			   enum zero_mode mode)
 {
@@ -65,28 +89,41 @@ static int change_clusters(struct qcow2 *q, uint64_t start, uint64_t end_offset,
 		int rc = q->failed ? -EIO : qcow2_map(q, guest, end_offset - guest, &m);
 		if (rc)
 			return rc;
-		uint64_t run = round_up(m.len, q->cluster_size);
 		/* Nothing there and nothing shows through: no table is needed for that. */
 		if (m.type == CLUSTER_UNALLOCATED &&
 		    (mode == CUT_OFF || q->h.version < 3 ||
-		     image_reads_zero(q->img->backing, guest, run))) {
-			guest += run;
-			continue;
+		     image_reads_zero(q->img->backing, guest, m.len))) {
+			uint64_t skip = guest + m.len;
+			if (skip < end_offset)
+				skip = round_down(skip, q->cluster_size);
+			if (skip > guest) {
+				guest = skip;
+				continue;
+			}
 		}
 		rc = qcow2_get_l2(q, guest, true, &l2);
 		if (rc)
 			return rc;
-		uint32_t index = qcow2_l2_index(q, guest);
-		for (uint64_t i = 0; i < run >> q->h.cluster_bits; i++) {
-			uint64_t old = qcow2_l2_entry(l2, index + (uint32_t)i);
-			uint64_t now = new_entry(q, old, guest + (i << q->h.cluster_bits), mode);
-			if (now == old)
+		uint64_t stop = round_up(guest + m.len, q->cluster_size);
+		while (guest < stop && guest < end_offset) {
+			uint64_t next = round_down(guest, q->cluster_size) + q->cluster_size;
+			if (next > end_offset)
+				next = end_offset;
+			bool whole = next - guest == q->cluster_size;
+			uint32_t index = qcow2_l2_index(q, guest);
+			struct qcow2_entry old = qcow2_l2_entry(q, l2, index), now;
+			now = whole ? new_entry(q, old, guest, mode)
+				    : part_entry(old, qcow2_sub_index(q, guest),
+						 qcow2_sub_index(q, next - 1) + 1);
+			guest = next;
+			if (now.entry == old.entry && now.bitmap == old.bitmap)
 				continue;
-			qcow2_set_l2_entry(q, l2, index + (uint32_t)i, now);
-			if (!(now & ENTRY_OFFSET))
-				qcow2_free_entry(q, old);
+			if (!whole && (old.entry & ENTRY_COMPRESSED))
+				return -EINVAL; /* callers see to that */
+			qcow2_set_l2_entry(q, l2, index, now);
+			if (!qcow2_has_host(q, now.entry))
+				qcow2_free_entry(q, old.entry);
 		}
-		guest += run;
 		if (q->freeing > MAX_FREEING_ZERO) {
 			rc = qcow2_settle(q);
 			if (rc)
@@ -120,19 +157,58 @@ static int zero_part(struct image *img, uint64_t offset, uint64_t len)
 	return write_zero_data(img, offset, len);
 }
 
+/* Whole subclusters within one cluster; *done says whether that was possible. */
+static int zero_subclusters(struct qcow2 *q, uint64_t from, uint64_t to, bool *done)
+{
+	struct qcow2_map m;
+	*done = false;
+	if (from >= to)
+		return 0;
+	begin(q);
+	int rc = qcow2_map(q, from, to - from, &m);
+	if (!rc && m.type != CLUSTER_COMPRESSED) {
+		*done = true;
+		rc = change_clusters(q, from, to, ZERO_KEEP);
+	}
+	end(q);
+	return rc;
+}
+
+/* A part of one cluster: what it has of whole subclusters is marked, the rest written. */
+static int zero_cluster_part(struct image *img, uint64_t offset, uint64_t len)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t from = round_up(offset, q->sub_size), stop = offset + len;
+	uint64_t to = stop == image_size(img) ? round_up(stop, q->sub_size)
+					      : round_down(stop, q->sub_size);
+	bool done = false;
+	int rc = q->extended ? zero_subclusters(q, from, to, &done) : 0;
+	if (rc)
+		return rc;
+	if (!done)
+		return zero_part(img, offset, len);
+	rc = zero_part(img, offset, from - offset);
+	return rc || to >= stop ? rc : zero_part(img, to, stop - to);
+}
+
 int qcow2_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t stop = offset + len, mask = q->cluster_size - 1;
+	if (q->data_raw) { /* the data file must be right without the tables */
+		int rc = file_write_zeroes(q->data, offset, len, may_unmap);
+		if (rc)
+			return rc;
+	}
 	/* The last cluster counts as whole where the disk ends within it. */
 	uint64_t first = round_up(offset, q->cluster_size);
 	uint64_t last = stop == image_size(img) ? round_up(stop, q->cluster_size) : stop & ~mask;
-	if (first >= last)
-		return zero_part(img, offset, len);
-	int rc = zero_part(img, offset, first - offset);
+	if (first > last) /* within one cluster */
+		return zero_cluster_part(img, offset, len);
+	int rc = zero_cluster_part(img, offset, first - offset);
 	if (!rc && last < stop)
-		rc = zero_part(img, last, stop - last);
-	if (rc)
+		rc = zero_cluster_part(img, last, stop - last);
+	if (rc || first == last)
 		return rc;
 	if (q->h.version < 3 && !image_reads_zero(img->backing, first, last - first))
 		return write_zero_data(img, first, (last < stop ? last : stop) - first);
@@ -154,6 +230,8 @@ int qcow2_discard(struct image *img, uint64_t offset, uint64_t len)
 	/* Version 2 could only uncover old data of the backing image: leave it alone. */
 	if (q->h.version < 3 && img->backing)
 		return 0;
+	if (q->data_raw)
+		return qcow2_write_zeroes(img, first, (last < stop ? last : stop) - first, true);
 	begin(q);
 	int rc = change_clusters(q, first, last, DISCARD);
 	end(q);
@@ -173,9 +251,12 @@ int qcow2_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_
 	*count = m.len;
 	switch (m.type) {
 	case CLUSTER_UNALLOCATED: return img->backing || q->backing_file ? 0 : BLOCK_ZERO;
+	case CLUSTER_UNALLOCATED_ALLOC:
+		*host_offset = m.host;
+		return BLOCK_OFFSET_VALID | (img->backing || q->backing_file ? 0 : BLOCK_ZERO);
 	case CLUSTER_ZERO: return BLOCK_ALLOCATED | BLOCK_ZERO;
 	case CLUSTER_ZERO_ALLOC:
-		*host_offset = m.host + (offset & (q->cluster_size - 1));
+		*host_offset = m.host;
 		return BLOCK_ALLOCATED | BLOCK_ZERO | BLOCK_OFFSET_VALID;
 	case CLUSTER_NORMAL:
 		*host_offset = m.host;
@@ -266,6 +347,8 @@ int qcow2_truncate(struct image *img, uint64_t size, struct error *err)
 		rc = zero_part(img, size, rest);
 	}
 	begin(q);
+	if (!rc && q->external)
+		rc = file_truncate(q->data, size);
 	if (!rc)
 		rc = qcow2_settle(q);
 	if (!rc)

@@ -196,6 +196,10 @@ static void images_go_back_and_forth_with_qemu(void **state)
 		"preallocation=falloc",
 		"preallocation=full",
 		"compression_type=zstd",
+		"extended_l2=on",
+		"extended_l2=on,cluster_size=16k",
+		"data_file=x.data",
+		"data_file=x.data,data_file_raw=on",
 	};
 	enum { SIZE = 8 << 20 };
 	if (!have_qemu())
