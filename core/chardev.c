@@ -8,6 +8,7 @@
  */
 #include "core/chardev.h"
 #include "core/chardev_internal.h"
+#include "lib/bytes.h"
 #include "lib/text.h"
 #include <errno.h>
 #include <poll.h>
@@ -17,8 +18,6 @@
 #include <unistd.h>
 
 enum { FLUSH_PATIENCE_MS = 2000, SAFE_WRITE = 256 };
-
-static struct list named = LIST_INIT(named);
 
 /* ---- output ---- */
 
@@ -93,19 +92,21 @@ static void flush_queue(struct chardev *chr)
 	if (!chr->connected || chr->fd_out < 0 || !chr->out.len)
 		return;
 	ssize_t n = write_now(chr, (const uint8_t *)chr->out.data, chr->out.len);
-	if (n < 0)
+	if (n < 0) {
 		output_gone(chr);
-	else
-		strbuf_consume(&chr->out, (size_t)n);
+		return;
+	}
+	strbuf_consume(&chr->out, (size_t)n);
+	if (!chr->out.len && chr->attached && chr->fe.drained)
+		chr->fe.drained(chr->fe.opaque);
 }
 
-size_t chardev_write(struct chardev *chr, const void *buf, size_t len)
+/* Queues up to `limit` bytes in all. */
+static size_t write_bounded(struct chardev *chr, const void *buf, size_t len, size_t limit)
 {
 	const uint8_t *p = buf;
 	size_t done = 0;
 
-	if (chr->class->write)
-		return chr->class->write(chr, buf, len);
 	if (!chr->connected || chr->fd_out < 0 || chr->broken)
 		return len;
 	if (chr->out.len == 0) {
@@ -118,7 +119,7 @@ size_t chardev_write(struct chardev *chr, const void *buf, size_t len)
 		}
 		done = (size_t)n;
 	}
-	size_t room = CHARDEV_OUT_MAX - chr->out.len, part = len - done;
+	size_t room = limit > chr->out.len ? limit - chr->out.len : 0, part = len - done;
 	if (part > room) {
 		if (chr->drop_when_full)
 			done = len - room;
@@ -132,8 +133,35 @@ size_t chardev_write(struct chardev *chr, const void *buf, size_t len)
 	return done;
 }
 
+size_t chardev_write(struct chardev *chr, const void *buf, size_t len)
+{
+	return chr->class->write ? chr->class->write(chr, buf, len)
+				 : write_bounded(chr, buf, len, CHARDEV_OUT_MAX);
+}
+
+void chardev_write_all(struct chardev *chr, const void *buf, size_t len)
+{
+	if (chr->class->below)
+		chardev_write_all(chr->class->below(chr), buf, len);
+	else if (chr->class->write)
+		chr->class->write(chr, buf, len);
+	else
+		write_bounded(chr, buf, len, SIZE_MAX);
+}
+
+size_t chardev_backlog(const struct chardev *chr)
+{
+	if (chr->class->below)
+		return chardev_backlog(chr->class->below(chr));
+	return chr->class->write ? 0 : chr->out.len;
+}
+
 void chardev_flush(struct chardev *chr)
 {
+	if (chr->class->below) {
+		chardev_flush(chr->class->below(chr));
+		return;
+	}
 	while (chr->connected && chr->out.len && chr->fd_out >= 0) {
 		struct pollfd p = {.fd = chr->fd_out, .events = POLLOUT};
 		int n = poll(&p, 1, FLUSH_PATIENCE_MS);
@@ -215,6 +243,7 @@ static void on_out(void *opaque, unsigned events)
 	flush_queue(chr);
 	if ((events & LOOP_ERROR) && chr->connected && chr->watch_out)
 		output_gone(chr); /* the reader of a pipe is gone for good */
+	chardev_deliver(chr);
 	update_watches(chr);
 }
 
@@ -322,20 +351,15 @@ struct chardev *chardev_alloc(struct loop *loop, const char *id, const struct ch
 
 	chr->loop = loop;
 	chr->class = class;
-	chr->refs = 1;
 	chr->fd_in = chr->fd_out = -1;
 	loop_call_init(&chr->call, on_call, chr);
-	list_init(&chr->link);
-	if (id) {
-		chr->id = xstrdup(id);
-		list_push_back(&named, &chr->link);
-	}
+	chr->id = id ? xstrdup(id) : NULL;
 	return chr;
 }
 
 void chardev_free(struct chardev *chr)
 {
-	if (!chr || --chr->refs > 0)
+	if (!chr)
 		return;
 	chr->attached = false;
 	chardev_flush(chr);
@@ -343,7 +367,6 @@ void chardev_free(struct chardev *chr)
 	if (chr->class->close)
 		chr->class->close(chr);
 	loop_call_cancel(chr->loop, &chr->call);
-	list_remove(&chr->link);
 	strbuf_free(&chr->in);
 	strbuf_free(&chr->out);
 	free(chr->description);
@@ -395,19 +418,6 @@ void chardev_memory_input(struct chardev *chr, const void *buf, size_t len)
 }
 
 /* ---- specs ---- */
-
-static struct chardev *find_named(const char *id)
-{
-	struct list *it;
-
-	list_for_each(it, &named)
-	{
-		struct chardev *chr = list_entry(it, struct chardev, link);
-		if (!strcmp(chr->id, id))
-			return chr;
-	}
-	return NULL;
-}
 
 /* The part of a spec behind its colon, split into the value and options. */
 struct parsed {
@@ -482,7 +492,7 @@ static const char *path_of(struct parsed *p)
 static struct chardev *open_kind(struct loop *loop, const char *id, enum kind kind,
 				 struct parsed *p, struct error *err)
 {
-	bool flag = kind == STDIO; /* signal=on, append=off */
+	bool flag = kind == STDIO && chardev_stdio_signals(); /* signal=, append=off */
 
 	switch (kind) {
 	case STDIO:
@@ -512,13 +522,15 @@ static struct chardev *open_kind(struct loop *loop, const char *id, enum kind ki
 	}
 }
 
-static struct chardev *open_new(struct loop *loop, const char *id, const char *spec,
-				struct error *err)
+struct chardev *chardev_open(struct loop *loop, const char *id, const char *spec, struct error *err)
 {
 	static const char *const list[] = {"stdio",  "file", "unix",    "tcp", "telnet",
 					   "pty",    "null", "none",    "vc",  "pipe",
 					   "socket", "mon",  "chardev", NULL};
 	size_t word = strcspn(spec, ":,");
+
+	/* A reader that goes away must be an error of write(), not a signal. */
+	signal(SIGPIPE, SIG_IGN);
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		if (strlen(kinds[i].name) != word || strncmp(kinds[i].name, spec, word))
@@ -539,6 +551,7 @@ static struct chardev *open_new(struct loop *loop, const char *id, const char *s
 		char *text = has_value || !*rest ? xstrdup(rest) : xasprintf("value=,%s", rest);
 		if (!parse_rest(&p, text, err)) {
 			opts_get(&p.opts, "id");
+			opts_get(&p.opts, "mux"); /* the caller's */
 			if (kinds[i].colon && has_value && !*p.value)
 				error_set(err, EINVAL, "'%s': a name must follow '%s:'", spec,
 					  kinds[i].name);
@@ -561,35 +574,4 @@ static struct chardev *open_new(struct loop *loop, const char *id, const char *s
 		  nearest ? nearest : "", nearest ? "'?" : "");
 	free(name);
 	return NULL;
-}
-
-struct chardev *chardev_open(struct loop *loop, const char *id, const char *spec, struct error *err)
-{
-	if (!strncmp(spec, "chardev:", 8)) {
-		struct chardev *chr = find_named(spec + 8);
-		if (!chr) {
-			error_set(err, ENOENT, "there is no chardev with id '%s'", spec + 8);
-			return NULL;
-		}
-		chr->refs++;
-		return chr;
-	}
-	if (id && find_named(id)) {
-		error_set(err, EEXIST, "there are two chardevs with id '%s'", id);
-		return NULL;
-	}
-	/* A reader that goes away must be an error of write(), not a signal. */
-	signal(SIGPIPE, SIG_IGN);
-	if (!strncmp(spec, "mon:", 4)) {
-		struct chardev *below = open_new(loop, NULL, spec + 4, err);
-		if (!below)
-			return NULL;
-		struct chardev *mux = chardev_new_mux(loop, below, NULL, NULL);
-		if (id) {
-			mux->id = xstrdup(id);
-			list_push_back(&named, &mux->link);
-		}
-		return mux;
-	}
-	return open_new(loop, id, spec, err);
 }

@@ -4,9 +4,10 @@
  * front end (the device) attaches to one; bytes from outside are offered to it, bytes from it are
  * written out.
  *
- * Specs as QEMU's: stdio, file:PATH, unix:PATH[,server=on,wait=off],
- * tcp:HOST:PORT[,server=on,wait=off], pty, null, pipe:PATH, vc (same as null), mon:stdio and
- * mon:... (a monitor multiplexed behind Ctrl-A), chardev:ID.
+ * Specs as QEMU's -serial takes them: stdio, file:PATH, unix:PATH[,server=on,wait=off],
+ * tcp:HOST:PORT[,server=on,wait=off], pty, null, pipe:PATH, vc (same as null); and as its -chardev
+ * takes them: socket,path=PATH,server=on; file,path=PATH,append=on; ... Names for chardevs, and
+ * which one gets a mux, are the caller's affair.
  */
 #ifndef CORE_CHARDEV_H
 #define CORE_CHARDEV_H
@@ -25,6 +26,7 @@ struct chardev_frontend {
 	void (*receive)(void *opaque, const uint8_t *buf, size_t len); /* len <= can_receive() */
 	void (*opened)(void *opaque, bool open); /* peer connected or left; may be NULL */
 	void (*send_break)(void *opaque);        /* a break from outside (Ctrl-A b); may be NULL */
+	void (*drained)(void *opaque);           /* all output has left; may be NULL */
 	void *opaque;
 };
 
@@ -40,6 +42,11 @@ void chardev_attach(struct chardev *chr, const struct chardev_frontend *fe);
  * dropped and count as taken. Lock held.
  */
 size_t chardev_write(struct chardev *chr, const void *buf, size_t len);
+/* As chardev_write() without a limit: for replies that make no sense in parts. The writer looks at
+ * chardev_backlog() before it takes on more work. */
+void chardev_write_all(struct chardev *chr, const void *buf, size_t len);
+/* Bytes that wait to be sent. */
+size_t chardev_backlog(const struct chardev *chr);
 /* The front end has room again after can_receive() said 0. */
 void chardev_accept_input(struct chardev *chr);
 /* Writes out what is queued, waiting if need be (at exit). */
@@ -57,10 +64,10 @@ void chardev_memory_input(struct chardev *chr, const void *buf, size_t len);
  * `quit`, Ctrl-A h prints the help, Ctrl-A b sends a break, Ctrl-A Ctrl-A sends Ctrl-A. */
 struct chardev *chardev_new_mux(struct loop *loop, struct chardev *below,
 				void (*quit)(void *opaque), void *opaque);
-/* A view of the mux for one more front end; freed with the mux. */
+/* A view of the mux for one more front end; freed with the mux. NULL when it has too many. */
 struct chardev *chardev_mux_port(struct chardev *mux);
-/* True for what chardev_open() made of a "mon:" spec; it still needs the function for Ctrl-A x. */
-bool chardev_is_mux(const struct chardev *chr);
-void chardev_mux_set_quit(struct chardev *mux, void (*quit)(void *opaque), void *opaque);
+/* Whether signal= of stdio is on when it is not given (it is, until this is called): off leaves
+ * Ctrl-C to the guest. */
+void chardev_stdio_default_signals(bool on);
 
 #endif

@@ -9,6 +9,7 @@
  * written only in small pieces that poll() promises to take.
  */
 #include "core/chardev_internal.h"
+#include "lib/bytes.h"
 #include "lib/text.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -58,6 +59,17 @@ static struct chardev *fds_new(struct loop *loop, const char *id, const struct c
 static struct termios saved_tty;
 static volatile sig_atomic_t tty_is_raw;
 static struct chardev *stdio_owner;
+static bool default_signals = true;
+
+void chardev_stdio_default_signals(bool on)
+{
+	default_signals = on;
+}
+
+bool chardev_stdio_signals(void)
+{
+	return default_signals;
+}
 
 /* Async-signal-safe: tcsetattr() is on POSIX's list. */
 static void restore_tty(void)

@@ -7,7 +7,6 @@
 #define CORE_CHARDEV_INTERNAL_H
 
 #include "core/chardev.h"
-#include "lib/list.h"
 #include "lib/loop.h"
 #include "lib/optstr.h"
 #include "lib/strbuf.h"
@@ -19,6 +18,8 @@ enum {
 };
 
 struct chardev_class {
+	/* The chardev that output goes on to (a mux and its ports). May be NULL. */
+	struct chardev *(*below)(const struct chardev *chr);
 	/* Replaces writing to fd_out: takes all that it can and returns how much. May be NULL. */
 	size_t (*write)(struct chardev *chr, const void *buf, size_t len);
 	/* Edits what was read in place and returns its new length. May be NULL. */
@@ -33,8 +34,6 @@ struct chardev_class {
 
 struct chardev {
 	char *id, *description;
-	int refs;
-	struct list link; /* in the list of named chardevs */
 	struct loop *loop;
 	const struct chardev_class *class;
 	void *data; /* the backend's */
@@ -81,6 +80,8 @@ struct chardev *chardev_open_pty(struct loop *loop, const char *id, struct error
 struct chardev *chardev_open_socket(struct loop *loop, const char *id, const char *path,
 				    const char *host, const char *port, struct opts *opts,
 				    bool telnet, struct error *err);
+/* What chardev_stdio_default_signals() set. */
+bool chardev_stdio_signals(void);
 /* For a mux above stdio: Ctrl-C goes to the guest. */
 void chardev_stdio_keep_signals(struct chardev *chr);
 

@@ -33,6 +33,12 @@ static size_t mux_write(struct chardev *chr, const void *buf, size_t len)
 	return chardev_write(mux->below, buf, len);
 }
 
+static struct chardev *mux_below(const struct chardev *chr)
+{
+	const struct mux *mux = chr->data;
+	return mux->below;
+}
+
 static void mux_close(struct chardev *chr)
 {
 	struct mux *mux = chr->data;
@@ -46,11 +52,16 @@ static void mux_close(struct chardev *chr)
 static void mux_attached(struct chardev *chr);
 
 static const struct chardev_class mux_class = {
+	.below = mux_below,
 	.write = mux_write,
 	.attached = mux_attached,
 	.close = mux_close,
 };
-static const struct chardev_class port_class = {.write = mux_write, .attached = mux_attached};
+static const struct chardev_class port_class = {
+	.below = mux_below,
+	.write = mux_write,
+	.attached = mux_attached,
+};
 
 static void set_focus(struct mux *mux, unsigned focus)
 {
@@ -154,6 +165,16 @@ static void mux_opened(void *opaque, bool open)
 	set_focus(mux, mux->focus);
 }
 
+static void mux_drained(void *opaque)
+{
+	struct mux *mux = opaque;
+
+	for (unsigned i = 0; i < mux->ports; i++)
+		if (mux->port[i]->attached && mux->port[i]->fe.drained)
+			mux->port[i]->fe.drained(mux->port[i]->fe.opaque);
+	chardev_deliver(mux->port[mux->focus]);
+}
+
 static struct chardev *add_port(struct mux *mux, struct loop *loop,
 				const struct chardev_class *class)
 {
@@ -174,6 +195,7 @@ struct chardev *chardev_new_mux(struct loop *loop, struct chardev *below,
 		.can_receive = mux_can_receive,
 		.receive = mux_receive,
 		.opened = mux_opened,
+		.drained = mux_drained,
 		.opaque = mux,
 	};
 
@@ -193,18 +215,4 @@ struct chardev *chardev_mux_port(struct chardev *chr)
 	if (!mux || mux->ports == MAX_PORTS)
 		return NULL;
 	return add_port(mux, chr->loop, &port_class);
-}
-
-bool chardev_is_mux(const struct chardev *chr)
-{
-	return chr->class == &mux_class;
-}
-
-void chardev_mux_set_quit(struct chardev *chr, void (*quit)(void *opaque), void *opaque)
-{
-	if (chr->class != &mux_class)
-		return;
-	struct mux *mux = chr->data;
-	mux->quit = quit;
-	mux->quit_opaque = opaque;
 }

@@ -16,9 +16,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -130,6 +133,60 @@ static void on_listen(void *opaque, unsigned events)
 		established(chr, fd);
 }
 
+/* A server's path is unlinked when minivm ends, wherever its working directory is then. */
+static char *absolute(const char *path)
+{
+	char *dir = *path == '/' ? NULL : getcwd(NULL, 0);
+	char *full = dir ? xasprintf("%s/%s", dir, path) : xstrdup(path);
+
+	free(dir);
+	return full;
+}
+
+/* Removes what a program that ended left behind; never a file that is no socket. */
+static void unlink_socket(const char *path)
+{
+	struct stat st;
+
+	if (!lstat(path, &st) && S_ISSOCK(st.st_mode))
+		unlink(path);
+}
+
+/*
+ * Waits for the first peer. The signals that end minivm are blocked in all its threads, for the
+ * event loop to read; nobody runs that yet, so they are looked for here.
+ */
+static int wait_for_peer(struct sock *s, struct error *err)
+{
+	sigset_t set;
+	int fd = -1;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	int signals = signalfd(-1, &set, SFD_CLOEXEC);
+	struct pollfd p[] = {{.fd = s->listen_fd, .events = POLLIN},
+			     {.fd = signals, .events = POLLIN}};
+	while (fd < 0) {
+		if (poll(p, signals < 0 ? 1 : 2, -1) < 0 && errno != EINTR)
+			break;
+		if (p[1].revents) {
+			close(signals);
+			return error_set(err, EINTR, "'%s': a signal ended the wait for a peer",
+					 s->name);
+		}
+		if (p[0].revents)
+			fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0 && errno != EINTR && errno != EAGAIN && errno != ECONNABORTED)
+			break;
+	}
+	int code = errno;
+	if (signals >= 0)
+		close(signals);
+	return fd < 0 ? error_errno(err, code, "cannot accept on '%s'", s->name) : fd;
+}
+
 static int start_server(struct chardev *chr, bool wait, struct error *err)
 {
 	struct sock *s = chr->data;
@@ -139,7 +196,7 @@ static int start_server(struct chardev *chr, bool wait, struct error *err)
 	if (s->listen_fd < 0)
 		return error_errno(err, errno, "cannot make a socket for '%s'", s->name);
 	if (s->path)
-		unlink(s->path); /* of a program that ended */
+		unlink_socket(s->path);
 	else
 		setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(s->listen_fd, (struct sockaddr *)&s->addr, s->addr_len) ||
@@ -150,13 +207,10 @@ static int start_server(struct chardev *chr, bool wait, struct error *err)
 		return error_errno(err, code, "cannot listen on '%s'", s->name);
 	}
 	if (wait) {
-		int fd;
 		report("waiting for a connection on '%s'", chardev_describe(chr));
-		do
-			fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		while (fd < 0 && errno == EINTR);
+		int fd = wait_for_peer(s, err);
 		if (fd < 0)
-			return error_errno(err, errno, "cannot accept on '%s'", s->name);
+			return fd;
 		established(chr, fd);
 	}
 	fcntl(s->listen_fd, F_SETFL, fcntl(s->listen_fd, F_GETFL) | O_NONBLOCK);
@@ -355,7 +409,7 @@ struct chardev *chardev_open_socket(struct loop *loop, const char *id, const cha
 				   server ? ",server=on" : "");
 	int ret = resolve(s, path, host, port, err);
 	if (!ret && server && path)
-		s->path = xstrdup(path);
+		s->path = absolute(path);
 	describe(chr);
 	if (!ret)
 		ret = server ? start_server(chr, wait, err) : start_connect(chr, err);

@@ -37,9 +37,11 @@
 #include "lib/log.h"
 #include "lib/text.h"
 #include "vmm/accel.h"
-#include "vmm/chardevs.h"
+#include "vmm/backends.h"
+#include "vmm/consoles.h"
 #include "vmm/firmware.h"
 #include "vmm/monitor.h"
+#include "vmm/ports.h"
 #include "vmm/qmp.h"
 #include "vmm/window.h"
 #include <errno.h>
@@ -237,7 +239,7 @@ static int build_isa_devices(struct machine *m, struct error *err)
 	m->dev.rtc = mc146818_new(&m->env, m->isa[8], &rtc);
 	m->dev.kbc = i8042_new(&m->env, m->isa[1], m->isa[12], &m->input);
 	m->dev.port92 = port92_new(&m->env);
-	return chardevs_build_ports(m, err);
+	return ports_build(m, err);
 }
 
 static int build_drives(struct machine *m, struct error *err)
@@ -294,15 +296,15 @@ int machine_reset_all(struct machine *m, struct error *err)
 static int build(struct machine *m, struct error *err)
 {
 	int r;
-	if ((r = build_engine(m, err)) < 0 ||          /* what runs the guest */
-	    (r = build_interrupt_chips(m)) < 0 ||      /* 8259, 8254, APICs */
-	    (r = build_memory_and_pci(m, err)) < 0 ||  /* RAM, ROM, host bridge, ISA bridge */
-	    (r = chardevs_open_all(m, err)) < 0 ||     /* -serial, -monitor, ... */
-	    (r = build_isa_devices(m, err)) < 0 ||     /* DMA, RTC, keyboard, serial ports */
-	    (r = build_vga(m, err)) < 0 ||             /* display */
-	    (r = build_drives(m, err)) < 0 ||          /* IDE, floppy, power management */
-	    (r = firmware_build(m, err)) < 0 ||        /* fw_cfg: tables, boot order, kernel */
-	    (r = chardevs_build_monitors(m, err)) < 0) /* monitors, QMP */
+	if ((r = build_engine(m, err)) < 0 ||         /* what runs the guest */
+	    (r = build_interrupt_chips(m)) < 0 ||     /* 8259, 8254, APICs */
+	    (r = build_memory_and_pci(m, err)) < 0 || /* RAM, ROM, host bridge, ISA bridge */
+	    (r = backends_open(m, err)) < 0 ||        /* -chardev */
+	    (r = build_isa_devices(m, err)) < 0 ||    /* DMA, RTC, keyboard, serial ports */
+	    (r = build_vga(m, err)) < 0 ||            /* display */
+	    (r = build_drives(m, err)) < 0 ||         /* IDE, floppy, power management */
+	    (r = firmware_build(m, err)) < 0 ||       /* fw_cfg: tables, boot order, kernel */
+	    (r = consoles_build(m, err)) < 0)         /* monitors, QMP */
 		return r;
 	return machine_reset_all(m, err);
 }
@@ -379,7 +381,7 @@ void machine_free(struct machine *m)
 	qmp_free_all(m);
 	free_devices(m);
 	drives_free(&m->drives);
-	chardevs_free(m);
+	backends_free(m);
 	machine_unwatch_signals(m);
 	loop_unlock(m->loop);
 	state_registry_free(m->states);

@@ -84,14 +84,6 @@ struct machine_devices {
 	struct fw_cfg *fw_cfg;
 };
 
-/* A -chardev or the unnamed backend of a -serial. */
-struct named_chardev {
-	char *id;
-	struct chardev *chr;
-	bool mux, mux_taken; /* mux_taken: its own end has a front end */
-	struct list link;
-};
-
 struct machine {
 	struct options *options;
 	struct loop *loop;
@@ -107,11 +99,12 @@ struct machine {
 	struct irq_line isa[16];
 	struct mem_region *ram;
 	struct machine_devices dev;
+	uint16_t debugcon_port[4]; /* of dev.debugcon */
 	struct machine_drives drives;
 	struct display *display; /* NULL without a display adapter */
 	struct input input;
 	struct firmware *firmware;
-	struct list chardevs; /* struct named_chardev */
+	struct list chardevs; /* struct named_chardev (backends.h) */
 	struct sdl_ui *sdl;   /* NULL without a window */
 	struct machine_listener window_listener;
 	struct monitor *monitors;

@@ -7,6 +7,7 @@
 #include "devices/pci.h"
 #include "lib/bytes.h"
 #include "ui/screenshot.h"
+#include "vmm/backends.h"
 #include "vmm/machine.h"
 #include <string.h>
 #include <unistd.h>

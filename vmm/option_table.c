@@ -8,8 +8,8 @@
 #include "lib/log.h"
 #include "lib/text.h"
 #include "vmm/accel.h"
-#include "vmm/chardevs.h"
 #include "vmm/options.h"
+#include "vmm/ports.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -372,7 +372,7 @@ static int add_device(struct options *o, const struct option_row *row, const cha
 		      struct error *err)
 {
 	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
-		chardevs_device_help();
+		ports_device_help();
 		return OPTIONS_DONE;
 	}
 	arg_list_add(&o->device, arg);

@@ -2,6 +2,7 @@
 #include "vmm/options.h"
 #include "lib/bytes.h"
 #include "lib/text.h"
+#include "vmm/absent.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +53,9 @@ static const struct option_row *find_option(const char *name)
 
 static int unknown_option(const char *arg, const char *name, struct error *err)
 {
-	const char *near = nearest_option(name);
+	const char *near = nearest_option(name), *why = absent_option(name);
+	if (why)
+		return error_set(err, ENOTSUP, "%s: %s", arg, why);
 	if (near)
 		return error_set(err, EINVAL, "%s: unknown option; did you mean '-%s'?", arg, near);
 	return error_set(err, EINVAL, "%s: unknown option; -h lists them", arg);
@@ -140,6 +143,9 @@ int options_add_drive(struct options *o, const char *option, const char *spec, s
 	if (r < 0)
 		return r;
 	int interface = IF_IDE, medium = 0;
+	const char *kind = opts_get(&d.opts, "if"), *why = kind ? absent_interface(kind) : NULL;
+	if (why)
+		return error_set(err, ENOTSUP, "%s %s: %s", option, spec, why);
 	if ((r = opts_get_enum(&d.opts, "if", interfaces, &interface, err)) < 0 ||
 	    (r = opts_get_enum(&d.opts, "media", media, &medium, err)) < 0) {
 		error_prefix(err, "%s %s", option, spec);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/query.h"
 #include "core/chardev.h"
+#include "vmm/backends.h"
 #include "vmm/machine.h"
 #include <json-c/json.h>
 #include <string.h>

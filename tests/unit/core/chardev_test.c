@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "core/chardev.h"
+#include "lib/bytes.h"
 #include "lib/loop.h"
 #include "lib/text.h"
 #include <fcntl.h>
@@ -56,7 +57,7 @@ static void end_break(void *opaque)
 
 static struct chardev_frontend frontend(struct end *e)
 {
-	return (struct chardev_frontend){end_room, end_receive, end_opened, end_break, e};
+	return (struct chardev_frontend){end_room, end_receive, end_opened, end_break, NULL, e};
 }
 
 static struct loop *loop;
