@@ -148,6 +148,9 @@ static inline void x87_note_operand(struct soft_cpu *c, const struct insn *i, ui
  * passed in (FCMOVcc) and returned (FCOMI).
  */
 uint32_t x87_replay(struct fpu *f, unsigned opcode, unsigned modrm, void *mem, uint32_t eflags);
+/* Takes the unmasked exceptions that are pending out of the status word, and puts them back. */
+uint16_t x87_hide_pending(struct fpu *f);
+void x87_show_pending(struct fpu *f, uint16_t pending);
 
 /* ---- MMX ---- */
 

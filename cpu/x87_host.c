@@ -5,8 +5,10 @@
  * The guest's control word, status word, tags and registers are loaded with FRSTOR, the one
  * instruction is executed, and FNSAVE takes everything back; as it also initialises the host's FPU,
  * C code finds what its ABI promises. An unmasked exception only sets ES: it would be signalled at
- * the next waiting instruction, and FNSAVE is none. So even unmasked responses (SDM vol. 1, 8.5),
- * stack faults and the contents of undefined condition codes are those of real hardware.
+ * the next waiting instruction, and FNSAVE is none. One that was pending before and is ignored
+ * (IGNNE#) stays out of the image, as the host would signal it. So even unmasked responses (SDM
+ * vol. 1, 8.5), stack faults and the contents of undefined condition codes are those of real
+ * hardware.
  *
  * The instructions stand in two tables of four-byte stubs: `stub_reg` has each register form D8..DF
  * C0..FF, `stub_mem` each memory form, its operand at (%rdx). The undocumented aliases (FCOM2,
@@ -57,8 +59,23 @@ __asm__(".pushsection .text\n"
 	"	.size minivm_x87_run, . - minivm_x87_run\n"
 	".popsection\n");
 
+uint16_t x87_hide_pending(struct fpu *f)
+{
+	uint16_t pending = f->sw & (uint16_t)~f->cw & FPE_ALL;
+
+	f->sw &= (uint16_t) ~(pending | SW_SUMMARY | SW_BUSY);
+	return pending;
+}
+
+void x87_show_pending(struct fpu *f, uint16_t pending)
+{
+	if (pending)
+		f->sw |= pending | SW_SUMMARY | SW_BUSY;
+}
+
 uint32_t x87_replay(struct fpu *f, unsigned opcode, unsigned modrm, void *mem, uint32_t eflags)
 {
+	uint16_t pending = x87_hide_pending(f);
 	struct fsave_image image = {.cw = f->cw, .sw = f->sw};
 	const uint8_t *stub =
 		mem ? minivm_x87_stub_mem + ((opcode & 7) << 3 | (modrm >> 3 & 7)) * STUB_SIZE
@@ -71,6 +88,7 @@ uint32_t x87_replay(struct fpu *f, unsigned opcode, unsigned modrm, void *mem, u
 	}
 	eflags = (uint32_t)minivm_x87_run(&image, stub, mem, eflags & FL_ARITH);
 	f->sw = (uint16_t)image.sw;
+	x87_show_pending(f, pending);
 	f->tag_valid = 0;
 	for (unsigned n = 0; n < 8; n++) {
 		if ((image.tags >> 2 * n & 3) != TAG_EMPTY)

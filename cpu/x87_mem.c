@@ -76,10 +76,12 @@ static void store_replay(struct soft_cpu *c, const struct insn *i, unsigned size
 	struct fpu f = c->fpu;
 	uint32_t off = effective_address(c, i);
 	uint8_t buf[16] = {0};
+	uint16_t pending = x87_hide_pending(&f);
 
 	x87_replay(&f, i->opcode, i->modrm, buf, 0);
 	if (!(f.sw & ~f.cw & (FPE_ALL & ~FPE_PRECISION)))
 		st_bytes(c, i->seg, off, buf, size);
+	x87_show_pending(&f, pending);
 	c->fpu = f;
 	x87_note_operand(c, i, off);
 }

@@ -166,6 +166,21 @@ static void without_ne_ferr_is_signalled_and_ignne_lets_go_on(void **state)
 	assert_int_equal(ferr_calls, 1);
 }
 
+/* Two constants too many: the second finds the exception of the first still pending. */
+static void ignored_exceptions_stay_pending_over_slow_instructions(void **state)
+{
+	struct machine *m = *state;
+	enum { FLD1 = 0xE8, FLDPI = 0xEB };
+
+	with_ferr(m, on_ferr_ignore);
+	RUN(m, 0xD9, FLD1, 0xD9, FLD1, 0xD9, FLD1, 0xD9, FLD1, 0xD9, FLD1, 0xD9, FLD1, 0xD9, FLD1,
+	    0xD9, FLD1, 0xD9, FLDPI, 0xD9, FLDPI, 0xDF, 0xE0, 0xD9, MOD_ABS(3), BYTES32(AT_DATA));
+	assert_ran(m, 28);
+	assert_int_equal(ferr_calls, 1);
+	assert_int_equal(m->s.gpr[R_EAX] & 0x80C1, 0x80C1);        /* B, ES, SF, IE */
+	assert_int_equal(load_le32(m->ram + AT_DATA), 0x3F800000); /* its store has its own fate */
+}
+
 static void without_ne_the_cpu_waits_for_the_interrupt(void **state)
 {
 	struct machine *m = *state;
@@ -289,6 +304,7 @@ int main(void)
 		TEST(fnclex_and_fninit_drop_the_exception),
 		TEST(fldcw_can_unmask_an_old_exception),
 		TEST(without_ne_ferr_is_signalled_and_ignne_lets_go_on),
+		TEST(ignored_exceptions_stay_pending_over_slow_instructions),
 		TEST(without_ne_the_cpu_waits_for_the_interrupt),
 		TEST(fnstenv_protected_32_and_16),
 		TEST(fnstenv_real_mode_gives_linear_addresses),
