@@ -108,6 +108,9 @@ static void take_fault(struct soft_cpu *c)
 	uint32_t error = c->fault_error;
 
 	uncount_rest(c);
+	/* A guest that does nothing but fault must use up its turn, too. */
+	if (c->budget_end > c->instructions)
+		c->budget_end--;
 	c->fault_is_trap = false;
 	c->db_status = 0;
 	if (c->delivering) {

@@ -405,6 +405,19 @@ static void kick_ends_an_endless_loop(void **state)
 	pthread_join(thread, NULL);
 }
 
+/* The handler of #UD is the instruction that raised it: nothing is ever executed. */
+static void budget_ends_an_endless_row_of_faults(void **state)
+{
+	struct machine *m = *state;
+
+	store_le32(m->ram + AT_IDT + 8 * EXC_UD, SEL_CODE << 16 | (AT_CODE & 0xFFFF));
+	store_le32(m->ram + AT_IDT + 8 * EXC_UD + 4, (AT_CODE & 0xFFFF0000) | 0x8E00);
+	machine_code(m, (const uint8_t[]){0x0F, 0x0B}, 2);
+	machine_go(m, 500);
+	assert_int_equal(m->exit, SOFT_BUDGET);
+	assert_int_equal(m->s.eip, AT_CODE);
+}
+
 static void budget_ends_a_run(void **state)
 {
 	struct machine *m = *state;
@@ -552,6 +565,7 @@ int main(void)
 		T(long_rep_gives_way_to_interrupts),
 		T(kick_ends_an_endless_loop),
 		T(budget_ends_a_run),
+		T(budget_ends_an_endless_row_of_faults),
 		T(instructions_are_counted_up_to_a_fault),
 		T(init_and_sipi_start_a_processor),
 		T(other_cpus_stores_drop_blocks),
