@@ -1,11 +1,16 @@
 # minivm: see README.md. Everything is built below $(BUILD); SAN=1 builds with ASan and UBSan into its own folder.
+# Goals: all (default), test, test-long, unit, diff, fuzz-replay, fuzz (CC=clang), man, docs, demo, bench, install, format, clean.
 
 CC      ?= cc
 PREFIX  ?= /usr/local
 VERSION := 0.1.0
 SAN     ?= 0
 
-ifeq ($(SAN),1)
+ifeq ($(FUZZ),1)
+BUILD   ?= build-fuzz
+SANFLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT     ?= -O1 -g
+else ifeq ($(SAN),1)
 BUILD   ?= build-san
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 OPT     ?= -O1 -g
@@ -17,29 +22,62 @@ endif
 
 PKG_CONFIG ?= pkg-config
 have = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo 1)
+header = $(shell echo '\#include <$(1)>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
 
-CPPFLAGS += -I. -D_GNU_SOURCE -DMINIVM_VERSION='"$(VERSION)"' -DMINIVM_PREFIX='"$(PREFIX)"'
+CPPFLAGS += -I. -D_GNU_SOURCE -DMINIVM_VERSION='"$(VERSION)"'
 CFLAGS   += -std=gnu11 $(OPT) $(SANFLAGS) -Wall -Wextra -Werror -Wmissing-prototypes \
             -Wstrict-prototypes -Wno-unused-parameter -fno-strict-aliasing -fwrapv -pthread
 LDFLAGS  += $(SANFLAGS) -pthread
 LDLIBS   += -lz -lm
 
-# Only SDL2's headers: ui/sdl_lib.c loads the library when a window is opened (-ldl: glibc before 2.34).
+# Goals that compile nothing need no libraries.
+ifneq ($(filter-out clean format format-check,$(or $(MAKECMDGOALS),all)),)
+# Required: zlib and json-c (known by their headers where pkg-config does not know them).
+ifneq ($(call header,zlib.h),1)
+$(error zlib's headers are missing: install zlib1g-dev (Fedora: zlib-devel), or run scripts/deps build)
+endif
+ifeq ($(call have,json-c),1)
+CPPFLAGS += $(shell $(PKG_CONFIG) --cflags json-c)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs json-c)
+else ifeq ($(call header,json-c/json.h),1)
+LDLIBS   += -ljson-c
+else
+$(error json-c, which QMP needs, is missing: install libjson-c-dev (Fedora: json-c-devel), or run scripts/deps build)
+endif
+CPPFLAGS += -DHAVE_JSONC
+
+# Optional. Of SDL2 only the headers: ui/sdl_lib.c loads the library when a window is opened (-ldl: glibc before 2.34).
+WITHOUT :=
 ifeq ($(call have,sdl2),1)
 CPPFLAGS += -DHAVE_SDL2 $(shell $(PKG_CONFIG) --cflags sdl2)
 SDL_LIBS := -ldl
+else
+WITHOUT  += SDL2 (no window)
 endif
 ifeq ($(call have,libpng),1)
 CPPFLAGS += -DHAVE_PNG $(shell $(PKG_CONFIG) --cflags libpng)
 LDLIBS   += $(shell $(PKG_CONFIG) --libs libpng)
-endif
-ifeq ($(call have,json-c),1)
-CPPFLAGS += -DHAVE_JSONC $(shell $(PKG_CONFIG) --cflags json-c)
-LDLIBS   += $(shell $(PKG_CONFIG) --libs json-c)
+else
+WITHOUT  += libpng (screenshots as PPM only)
 endif
 ifeq ($(call have,libzstd),1)
 CPPFLAGS += -DHAVE_ZSTD $(shell $(PKG_CONFIG) --cflags libzstd)
 LDLIBS   += $(shell $(PKG_CONFIG) --libs libzstd)
+else
+WITHOUT  += libzstd (no zstd clusters in qcow2)
+endif
+ifneq ($(WITHOUT),)
+ifeq ($(MAKELEVEL),0)
+$(info Building without $(WITHOUT))
+endif
+endif
+
+# Objects made with other flags are made again: their rules depend on this file, which changes only with the flags.
+differ = $(subst x$(1),,x$(2))$(subst x$(2),,x$(1))
+remember = $(shell mkdir -p $(BUILD))$(if $(call differ,$(strip $(2)),$(file <$(1))),$(file >$(1),$(strip $(2))))
+$(call remember,$(BUILD)/flags,$(CC) $(CPPFLAGS) $(CFLAGS))
+$(call remember,$(BUILD)/link-flags,$(LDFLAGS) $(LDLIBS) $(SDL_LIBS))
+$(call remember,$(BUILD)/prefix,$(PREFIX))
 endif
 
 # One archive a folder, in the order in which they may use each other (docs/architecture.md).
@@ -53,34 +91,41 @@ define module
 $(1)_SRC := $$(filter-out %/main.c,$$(wildcard $(1)/*.c))
 $(1)_ASM := $$(wildcard $(1)/*.S)
 $(1)_OBJ := $$(patsubst %.c,$(BUILD)/%.o,$$($(1)_SRC)) $$(patsubst %.S,$(BUILD)/%.o,$$($(1)_ASM))
-$(BUILD)/lib$(1).a: $$($(1)_OBJ)
+# A source that went away must leave the archive, too.
+$$(if $$(wildcard $(BUILD)/flags),$$(call remember,$(BUILD)/lib$(1).list,$$(sort $$($(1)_OBJ))))
+$(BUILD)/lib$(1).a: $$($(1)_OBJ) $(BUILD)/lib$(1).list
 	@rm -f $$@
-	@$(AR) rcs $$@ $$^
+	@$(AR) rcs $$@ $$($(1)_OBJ)
 .PHONY: $(1)
 $(1): $(BUILD)/lib$(1).a
 endef
 $(foreach m,$(MODULES),$(eval $(call module,$(m))))
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  CC      $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/%.o: %.S
+$(BUILD)/%.o: %.S $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  AS      $<"
 	@$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/minivm: $(BUILD)/vmm/main.o $(ARCHIVES)
-	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $< $(ARCHIVES) $(SDL_LIBS) $(LDLIBS)
+link = @mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(1) $(SDL_LIBS) $(LDLIBS)
+
+# Only the ROM search knows the prefix.
+$(BUILD)/bios/rom.o: CPPFLAGS += -DMINIVM_PREFIX='"$(PREFIX)"'
+$(BUILD)/bios/rom.o: $(BUILD)/prefix
+
+$(BUILD)/minivm: $(BUILD)/vmm/main.o $(ARCHIVES) $(BUILD)/link-flags
+	$(call link)
 
 IMG_OBJ := $(patsubst %.c,$(BUILD)/%.o,tools/minivm-img.c $(wildcard tools/img_*.c))
-$(BUILD)/minivm-img: $(IMG_OBJ) $(BUILD)/libblock.a $(BUILD)/liblib.a
-	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/minivm-img: $(IMG_OBJ) $(BUILD)/libblock.a $(BUILD)/liblib.a $(BUILD)/link-flags
+	$(call link)
 
-# Unit tests: tests/unit/<module>/<name>.c, each a cmocka program linked with that module and those below it.
+# Unit tests: tests/unit/<module>/<name>_test.c, each a cmocka program linked with that module and those below it; what
+# several tests of a folder share is in headers there.
 UNIT_SRC := $(wildcard tests/unit/*/*_test.c)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 below_lib     := lib
@@ -91,13 +136,12 @@ below_devices := devices block core lib
 below_bios    := bios devices block core lib
 below_ui      := ui devices block core lib
 below_vmm     := $(MODULES)
+below_tools   := block lib
 define unit_module
-$(BUILD)/unit/$(1)/%: $(BUILD)/tests/unit/$(1)/%.o $(foreach m,$(below_$(1)),$(BUILD)/lib$(m).a)
-	@mkdir -p $$(@D)
-	@echo "  LINK    $$@"
-	@$(CC) $(LDFLAGS) -o $$@ $$^ -lcmocka $(if $(filter ui vmm,$(1)),$$(SDL_LIBS)) $$(LDLIBS)
+$(BUILD)/unit/$(1)/%: $(BUILD)/tests/unit/$(1)/%.o $(foreach m,$(below_$(1)),$(BUILD)/lib$(m).a) $(BUILD)/link-flags
+	$$(call link,-lcmocka)
 endef
-$(foreach m,$(MODULES),$(eval $(call unit_module,$(m))))
+$(foreach m,$(MODULES) tools,$(eval $(call unit_module,$(m))))
 .SECONDARY: $(patsubst %.c,$(BUILD)/%.o,$(UNIT_SRC))
 
 unit: $(UNIT_BIN)
@@ -109,20 +153,38 @@ FORCE:
 
 # Random instruction streams, the host's CPU against the software CPU: see tests/diff/diff.c.
 DIFF_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/diff/*.c))
-$(BUILD)/cpu-diff: $(DIFF_OBJ) $(BUILD)/libcpu.a $(BUILD)/libcore.a $(BUILD)/liblib.a
-	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/cpu-diff: $(DIFF_OBJ) $(foreach m,$(below_cpu),$(BUILD)/lib$(m).a) $(BUILD)/link-flags
+	$(call link)
 diff: $(BUILD)/cpu-diff
 
-# The man page is printed from the same table as -h.
-$(BUILD)/mkman: $(BUILD)/tools/mkman.o $(ARCHIVES)
-	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $< $(ARCHIVES) $(SDL_LIBS) $(LDLIBS)
+# Fuzz targets: tests/fuzz/<name>_fuzz.c. `make fuzz CC=clang` builds them for libFuzzer in a folder of their own (run
+# build-fuzz/fuzz/<name>_fuzz CORPUS_DIR); fuzz-replay builds them with any compiler as programs that run a fixed
+# sequence of inputs, or the files named. See tests/fuzz/replay.c.
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_RIG := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_fuzz.c tests/fuzz/replay.c,$(wildcard tests/fuzz/*.c)))
+ifeq ($(FUZZ),1)
+FUZZ_MAIN := -fsanitize=fuzzer
+else
+FUZZ_MAIN := $(BUILD)/tests/fuzz/replay.o
+endif
+$(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZ_RIG) $(filter %.o,$(FUZZ_MAIN)) $(ARCHIVES) $(BUILD)/link-flags
+	$(call link,$(filter-out %.o,$(FUZZ_MAIN)))
+.SECONDARY: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuzz/*.c))
+fuzz-replay: $(FUZZ_BIN)
+fuzz:
+	@$(CC) --version | grep -q clang || { echo "libFuzzer is clang's: make fuzz CC=clang" >&2; exit 1; }
+	@$(MAKE) --no-print-directory FUZZ=1 fuzz-replay
+
+# The man pages are printed from the same tables as -h.
+$(BUILD)/mkman: $(BUILD)/tools/mkman.o $(ARCHIVES) $(BUILD)/link-flags
+	$(call link)
 
 $(BUILD)/minivm.1: $(BUILD)/mkman
-	@$(BUILD)/mkman > $@
+	@$(BUILD)/mkman > $@.part
+	@mv $@.part $@
 
-man: $(BUILD)/minivm.1
+MAN := $(BUILD)/minivm.1
+man: $(MAN)
 
 docs: $(BUILD)/mkman
 	$(BUILD)/mkman --markdown > docs/commands.md
@@ -130,13 +192,19 @@ docs: $(BUILD)/mkman
 demo: all
 	scripts/boot-installer $(BUILD)
 
-test: all unit $(TEST_PROGRAMS)
-	@python3 tests/run.py --build $(BUILD) $(TEST_ARGS)
+# What `make test` needs built; `make test TEST_ARGS='name ...'` runs the tests whose names contain a word.
+TESTED := all unit diff fuzz-replay man
+TEST = python3 tests/run.py --build $(BUILD) $(if $(filter 1,$(SAN)),--sanitized)
+test: $(TESTED)
+	@$(TEST) $(TEST_ARGS)
+# More instructions of the differential test, longer replays of the fuzz targets.
+test-long: $(TESTED)
+	@$(TEST) --long $(TEST_ARGS)
 
 install: all man
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $(BUILD)/minivm.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 $(MAN) $(DESTDIR)$(PREFIX)/share/man/man1/
 
 # Layout is clang-format's business; `make format-check` fails when a file differs.
 FORMATTED := $(wildcard */*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
@@ -146,16 +214,14 @@ format-check:
 	clang-format --dry-run -Werror $(FORMATTED)
 
 # Guest instructions a second on the software CPU.
-$(BUILD)/bench/cpu_speed: $(BUILD)/bench/cpu_speed.o $(foreach m,cpu core lib,$(BUILD)/lib$(m).a)
-	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/bench/cpu_speed: $(BUILD)/bench/cpu_speed.o $(foreach m,$(below_cpu),$(BUILD)/lib$(m).a) $(BUILD)/link-flags
+	$(call link)
 bench-cpu: $(BUILD)/bench/cpu_speed
 	@$<
-.PHONY: bench-cpu
 
 clean:
-	rm -rf build build-san
+	rm -rf build build-san build-fuzz
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')
-.PHONY: all unit diff man demo test install format format-check clean FORCE
+.PHONY: all unit diff fuzz-replay fuzz man docs demo test test-long install format format-check bench-cpu clean FORCE
 .DEFAULT_GOAL := all

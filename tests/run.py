@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Runs the tests: unit test programs (cmocka, TAP output) and guest tests (tests/guest/*_test.py).
+"""Runs the tests: unit tests, differential test, fuzz replays, guest tests, layout and documentation.
 
-usage: tests/run.py [--build DIR] [--jobs N] [--timeout S] [name...]
+usage: tests/run.py [--build DIR] [--jobs N] [--timeout S] [--long] [--sanitized] [--list] [name...]
 
 A name selects the tests whose name contains it. Each result is one line; the last line counts them:
 "N passed, N failed, N skipped". A skipped test says why.
+
+    unit/MODULE/PROGRAM: TEST   a test of a unit test program (cmocka, TAP output)
+    diff/SEED                   random instructions on the software CPU and the host's (tests/diff)
+    fuzz/TARGET                 a fixed sequence of hostile inputs, and those in tests/data/fuzz/TARGET
+    guest/FILE: TEST            a function test_* of tests/guest/FILE.py
+    tree/TEST                   layout, man page, command reference
 """
 import argparse
 import concurrent.futures
@@ -13,7 +19,9 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,6 +35,13 @@ import context  # noqa: E402
 print_lock = threading.Lock()
 counts = {"ok": 0, "FAIL": 0, "SKIP": 0}
 
+# Instructions of the differential test: a run's, one with --long, one under sanitizers.
+DIFF_TOTAL, DIFF_LONG, DIFF_SANITIZED = 10_000_000, 100_000_000, 1_000_000
+DIFF_SEEDS = [1, 2, 3, 4]
+FUZZ_LONG = 20  # times as many inputs
+# A guest test that takes longer than this without sanitizers is not run with them.
+SANITIZED_COST = 45
+
 
 def result(kind, name, seconds=None, detail=""):
     with print_lock:
@@ -38,52 +53,69 @@ def result(kind, name, seconds=None, detail=""):
             print("     " + detail.rstrip().replace("\n", "\n     "), flush=True)
 
 
-def run_unit(binary, build, timeout):
+def last_words(output):
+    """The end of what a program printed; sanitizers say the essential first."""
+    at = output.find("ERROR: ")
+    at = output.find("runtime error: ") if at < 0 else at
+    return output[max(0, at - 200):][:4000] if at >= 0 else output[-3000:]
+
+
+def run_program(command, timeout, env=None):
+    """(exit status, standard output, standard error); status None: it was still running."""
+    try:
+        p = subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="replace",
+                           timeout=timeout, env=env, cwd=ROOT, stdin=subprocess.DEVNULL)
+        return p.returncode, p.stdout, p.stderr
+    except subprocess.TimeoutExpired as e:
+        return None, *[(o or b"").decode(errors="replace") for o in (e.stdout, e.stderr)]
+
+
+def run_unit(name, binary, build, timeout):
     """One unit test program: each of its tests is a line of TAP."""
-    name = str(binary.relative_to(build))
     start = time.monotonic()
     env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP", MINIVM_BUILD=str(build))
-    try:
-        p = subprocess.run([str(binary)], capture_output=True, text=True, errors="replace", timeout=timeout,
-                           env=env, cwd=ROOT)
-    except subprocess.TimeoutExpired as e:
-        out = (e.stdout or b"")
-        result("FAIL", name, timeout, f"still running after {timeout} s\n{out[-2000:]}")
+    status, out, err = run_program([binary], timeout, env)
+    if status is None:
+        result("FAIL", name, timeout, f"still running after {timeout} s\n{last_words(out + err)}")
         return
     seen = 0
-    for line in p.stdout.splitlines():
+    for line in out.splitlines():
         match = re.match(r"(not )?ok \d+ -? ?(.*)", line)
         if not match:
             continue
         seen += 1
         test = match.group(2).strip()
         if re.search(r"#\s*skip", line, re.I):
-            reason = re.findall(r"(?m)^.*SKIP[: ].*$", p.stdout + p.stderr)
+            reason = re.findall(r"(?m)^.*SKIP[: ].*$", out + err)
             result("SKIP", f"{name}: {re.sub(r'#.*', '', test).strip()}", detail=reason[0] if reason else
                    "the test program says so")
         elif match.group(1):
-            result("FAIL", f"{name}: {test}", detail=(p.stdout + p.stderr)[-3000:])
+            result("FAIL", f"{name}: {test}", detail=last_words(out + err))
         else:
             result("ok", f"{name}: {test}")
-    failed_silently = p.returncode != 0 and "not ok" not in p.stdout
+    failed_silently = status != 0 and "not ok" not in out
     if not seen or failed_silently:
         result("FAIL", name, time.monotonic() - start,
-               f"exit status {p.returncode}, {seen} results\n{(p.stdout + p.stderr)[-3000:]}")
+               f"exit status {status}, {seen} results\n{last_words(out + err)}")
 
 
-def load_guest_tests(path):
+def load_tests(path, prefix):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name, function in inspect.getmembers(module, inspect.isfunction):
-        if name.startswith("test_"):
-            yield f"guest/{path.stem}: {name[5:]}", function
+        if name.startswith("test_") and function.__module__ == path.stem:
+            yield f"{prefix}/{path.stem}: {name[5:]}", function
 
 
-def run_guest(name, function):
+def run_function(name, function, *args):
+    """A test that passes by returning, is skipped by context.Skip and fails by any other exception."""
     start = time.monotonic()
     try:
-        function()
+        cost = getattr(function, "cost", 0)
+        if context.sanitized and cost > SANITIZED_COST:
+            raise context.Skip(f"takes about {cost} s without sanitizers, several times as long with them")
+        function(*args)
         result("ok", name, time.monotonic() - start)
     except context.Skip as e:
         result("SKIP", name, detail=str(e))
@@ -91,35 +123,127 @@ def run_guest(name, function):
         result("FAIL", name, time.monotonic() - start, traceback.format_exc())
 
 
+def run_checked(command, timeout):
+    status, out, err = run_program(command, timeout)
+    if status is None:
+        raise AssertionError(f"still running after {timeout} s\n{last_words(out + err)}")
+    if status:
+        raise AssertionError(f"exit status {status}\n{last_words(out + err)}")
+    return out
+
+
+# ---- Differential test ----
+
+def diff_test(program, seed, count):
+    if os.uname().machine != "x86_64":
+        raise context.Skip("the host's CPU, which the test compares with, is no x86-64")
+    run_checked([program, "--seed", seed, "--count", count], 1800)
+
+
+# ---- Fuzz replays ----
+
+def fuzz_test(program, name, factor):
+    for path in sorted((ROOT / "tests" / "data" / "fuzz" / name).glob("*")):
+        run_checked([program, path], 300)
+    run_checked([program, "--times", factor], 600 * factor)
+
+
+# ---- The tree itself ----
+
+def tree_layout():
+    tool = context.requires("clang-format")
+    version = re.search(r"version (\d+)", run_program([tool, "--version"], 60)[1])
+    if not version or version.group(1) != "14":
+        raise context.Skip("clang-format is not version 14, whose layout the tree has")
+    run_checked(["make", "-s", "format-check"], 300)
+
+
+def tree_command_reference(build):
+    printed = run_checked([build / "mkman", "--markdown"], 60)
+    path = ROOT / "docs" / "commands.md"
+    assert path.exists(), "docs/commands.md is missing; `make docs` writes it"
+    assert path.read_text() == printed, "docs/commands.md is not what the tables say; `make docs` writes it"
+
+
+def tree_man_pages(build):
+    groff = shutil.which("groff")
+    mandoc = shutil.which("mandoc")
+    if not groff and not mandoc:
+        raise context.Skip("neither groff nor mandoc is installed")
+    pages = sorted(build.glob("*.1")) + sorted((ROOT / "docs").glob("*.1"))
+    assert pages, "there is no man page"
+    for page in pages:
+        command = [groff, "-man", "-Tascii", "-ww", "-z", page] if groff else [mandoc, "-T", "lint", page]
+        status, out, err = run_program(command, 60)
+        assert status == 0 and not (out + err).strip(), f"{page.name}: {out}{err}"
+
+
+def collect(args, build):
+    """[(name, cost, function, arguments)] of all tests."""
+    jobs = []
+    for binary in sorted(build.glob("unit/*/*_test")):
+        name = str(binary.relative_to(build))
+        if (ROOT / "tests" / f"{name}.c").exists():  # else it was deleted since it was built
+            jobs.append((name, 0, run_unit, (name, binary, build, args.timeout)))
+
+    def add(name, cost, function, *arguments):
+        jobs.append((name, cost, run_function, (name, function, *arguments)))
+
+    for folder in ("unit", "guest"):
+        for path in sorted((ROOT / "tests" / folder).glob("*_test.py" if folder == "guest" else "*/*_test.py")):
+            try:
+                for name, function in load_tests(path, folder):
+                    add(name, getattr(function, "cost", 1), function)
+            except Exception:
+                trouble = traceback.format_exc()
+
+                def cannot_load(trouble=trouble):
+                    raise AssertionError(trouble)
+                add(f"{folder}/{path.stem}", 0, cannot_load)
+
+    total = DIFF_LONG if args.long else DIFF_SANITIZED if args.sanitized else DIFF_TOTAL
+    chosen = random.SystemRandom().randrange(1000, 1 << 32)
+    for seed in DIFF_SEEDS + [chosen]:
+        count = total // (len(DIFF_SEEDS) + 1)
+        name = f"diff/{'random ' if seed == chosen else ''}seed {seed}, {count} instructions"
+        add(name, 20, diff_test, build / "cpu-diff", seed, count)
+    for source in sorted((ROOT / "tests" / "fuzz").glob("*_fuzz.c")):
+        name = source.stem[:-len("_fuzz")]
+        add(f"fuzz/{name}", 5, fuzz_test, build / "fuzz" / source.stem, name, FUZZ_LONG if args.long else 1)
+    add("tree/layout is clang-format's", 15, tree_layout)
+    add("tree/docs/commands.md is what the tables say", 0, tree_command_reference, build)
+    add("tree/man pages have no warnings", 0, tree_man_pages, build)
+    return jobs
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default=str(ROOT / "build"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--timeout", type=int, default=300, help="seconds for one unit test program")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds for one unit test program")
+    parser.add_argument("--long", action="store_true", help="ten times the differential test, long fuzz replays")
+    parser.add_argument("--sanitized", action="store_true", help="the build has sanitizers: leave out what is too slow")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
     build = pathlib.Path(args.build).resolve()
     context.build = build
+    context.sanitized = args.sanitized
 
-    jobs = []
-    for binary in sorted(build.glob("unit/*/*_test")):
-        jobs.append((str(binary.relative_to(build)), run_unit, (binary, build, args.timeout)))
-    for path in sorted((ROOT / "tests" / "unit").glob("*/*_test.py")) + \
-            sorted((ROOT / "tests" / "guest").glob("*_test.py")):
-        for name, function in load_guest_tests(path):
-            jobs.append((name, run_guest, (name, function)))
+    jobs = collect(args, build)
     if args.names:
         jobs = [j for j in jobs if any(n in j[0] for n in args.names)]
     if args.list:
         print("\n".join(j[0] for j in jobs))
         return 0
+    start = time.monotonic()
     # Slow ones first, so that the end is not one long test alone.
-    jobs.sort(key=lambda j: getattr(j[2][-1], "cost", 0) if j[1] is run_guest else 0, reverse=True)
+    jobs.sort(key=lambda j: j[1], reverse=True)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for future in [pool.submit(function, *a) for _, function, a in jobs]:
+        for future in [pool.submit(function, *a) for _, _, function, a in jobs]:
             future.result()
-    print(f"{counts['ok']} passed, {counts['FAIL']} failed, {counts['SKIP']} skipped")
+    print(f"({time.monotonic() - start:.0f} s)")
+    print(f"{counts['ok']} passed, {counts['FAIL']} failed, {counts['SKIP']} skipped", flush=True)
     return 1 if counts["FAIL"] or not counts["ok"] else 0
 
 

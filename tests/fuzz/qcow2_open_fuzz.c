@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: the input is a qcow2 file. It is opened, read, checked, repaired, and written to.
- * With clang: -fsanitize=fuzzer,address (run it with -close_fd_mask=2: checks are talkative). With
- * -DREPLAY it is a program that runs the files named on its command line.
  */
 #include "block/image.h"
+#include "lib/bytes.h"
+#include "lib/log.h"
 #include "lib/text.h"
-#include <fcntl.h>
-#include <stdio.h>
+#include "tests/fuzz/fuzz.h"
 #include <stdlib.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void use(struct image *img)
 {
@@ -39,20 +36,15 @@ static void use(struct image *img)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static char path[] = "/tmp/minivm-fuzz-XXXXXX";
-	static int fd = -1;
 	static const unsigned modes[] = {
 		IMAGE_CHECK | IMAGE_WRITABLE | IMAGE_NO_BACKING | IMAGE_NO_FLUSH | IMAGE_NO_LOCK,
 		IMAGE_NO_BACKING | IMAGE_NO_LOCK,
 		IMAGE_WRITABLE | IMAGE_DISCARD | IMAGE_NO_BACKING | IMAGE_NO_FLUSH | IMAGE_NO_LOCK,
 	};
-	if (fd < 0)
-		fd = mkstemp(path);
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 		struct error err = ERROR_INIT;
-		if (ftruncate(fd, 0) < 0 || pwrite_full(fd, data, size, 0))
-			return 0;
-		struct image *img = image_open(path, "qcow2", modes[i], NULL, &err);
+		struct image *img =
+			image_open(fuzz_file(0, data, size), "qcow2", modes[i], NULL, &err);
 		if (!img)
 			continue;
 		struct image_info info;
@@ -69,20 +61,46 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	return 0;
 }
 
-#ifdef REPLAY
-int main(int argc, char **argv)
+/* Small images of every kind, with some data in them. */
+static size_t seed(unsigned n, uint8_t *buf, size_t max)
 {
-	for (int i = 1; i < argc; i++) {
-		size_t len;
-		struct error err = ERROR_INIT;
-		uint8_t *data = read_file(argv[i], 64 << 20, &len, &err);
-		if (!data) {
-			fprintf(stderr, "%s\n", err.text);
-			return 1;
-		}
-		LLVMFuzzerTestOneInput(data, len);
-		free(data);
+	static const char *const kinds[] = {
+		"cluster_size=512",
+		"cluster_size=512,compat=0.10",
+		"cluster_size=1024,lazy_refcounts=on",
+		"cluster_size=512,refcount_bits=1",
+		"cluster_size=512,refcount_bits=64",
+		"cluster_size=16k,extended_l2=on",
+		"cluster_size=512,preallocation=metadata",
+	};
+	struct error err = ERROR_INIT;
+	struct opts opts;
+	size_t len = 0;
+
+	if (n >= ARRAY_SIZE(kinds))
+		return 0;
+	fuzz_sandbox();
+	if (opts_parse(&opts, kinds[n], NULL, &err) < 0 ||
+	    image_create("seed.qcow2", "qcow2", 100000, &opts, &err) < 0)
+		report("%s: %s", kinds[n], err.text);
+	opts_free(&opts);
+	struct image *img =
+		image_open("seed.qcow2", "qcow2", IMAGE_WRITABLE | IMAGE_NO_LOCK, NULL, &err);
+	if (img) {
+		image_pwrite(img, "data", 4, 70000);
+		image_write_zeroes(img, 10000, 5000, false);
+		if (n % 2)
+			img->driver->snapshot_create(img, "first", &err);
+		image_close(img);
 	}
-	return 0;
+	uint8_t *data = read_file("seed.qcow2", max, &len, &err);
+	if (data)
+		memcpy(buf, data, len);
+	else
+		report("%s: %s", kinds[n], err.text);
+	free(data);
+	return data ? len : 0;
 }
-#endif
+
+const struct fuzz_target fuzz_target = {
+	.name = "qcow2", .runs = 1500, .max_len = 256 << 10, .seed = seed};

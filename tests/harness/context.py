@@ -6,6 +6,7 @@ import shutil
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 build = ROOT / "build"
+sanitized = False  # the build has sanitizers: everything takes several times as long
 
 
 class Skip(Exception):
@@ -42,8 +43,13 @@ def cache():
     return pathlib.Path(base)
 
 
+def patience():
+    """By what to multiply the time that something may take: hosts are busy, sanitizers slow."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) * (6 if sanitized else 2)
+
+
 def cost(seconds):
-    """Marks a test as slow: it is started early."""
+    """Says how long a test takes: the slow ones are started first."""
     def mark(function):
         function.cost = seconds
         return function

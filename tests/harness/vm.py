@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import time
 
+import context
+
 
 class Timeout(Exception):
     """Something did not appear in time; the message says what and shows what was there."""
@@ -23,7 +25,7 @@ class Qmp:
     """A QMP connection. Events that arrive meanwhile are kept in `events`."""
 
     def __init__(self, path, timeout=30):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * context.patience()
         while True:
             self.sock = socket.socket(socket.AF_UNIX)
             try:
@@ -54,7 +56,7 @@ class Qmp:
     def raw(self, message, timeout=60):
         """Sends a whole message and returns the whole reply."""
         self.sock.sendall(json.dumps(message).encode() + b"\n")
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * context.patience()
         while True:
             reply = self._message(end)
             if "event" in reply:
@@ -73,7 +75,7 @@ class Qmp:
         return reply["return"]
 
     def wait_event(self, name, timeout=60):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * context.patience()
         while True:
             for n, event in enumerate(self.events):
                 if event["event"] == name:
@@ -129,7 +131,7 @@ class Vm:
         self.close()
 
     def _connect(self, path, timeout=30):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * context.patience()
         while True:
             sock = socket.socket(socket.AF_UNIX)
             try:
@@ -162,7 +164,7 @@ class Vm:
 
     def wait_serial(self, pattern, timeout=120):
         """Waits until COM1 has sent text that matches; returns the match. Later waits look only behind it."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * context.patience()
         while True:
             match = re.search(pattern, self.log[self.seen:])
             if match:
@@ -199,7 +201,7 @@ class Vm:
                          .rstrip() for row in rows)
 
     def wait_screen(self, pattern, timeout=60):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * context.patience()
         while True:
             text = self.screen()
             match = re.search(pattern, text)
@@ -234,7 +236,7 @@ class Vm:
 
     def wait_exit(self, timeout=120):
         """Waits until the program ends by itself; returns its status."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * context.patience()
         while self.process.poll() is None:
             if self.serial:
                 if not self._read_serial(0.05):
