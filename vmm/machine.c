@@ -3,8 +3,9 @@
  * What the PC consists of: every device with its place and its interrupt, in the order in which a
  * reader would draw it.
  *
- * Interrupts: a device's ISA line goes to the 8259s and to the I/O APIC alike, either our models or
- * KVM's. The 8259s' output goes to LINT0 of the local APICs, which drive the CPUs' INTR pins.
+ * Interrupts: a device's ISA line, ORed with those of the others that share it, goes to the 8259s
+ * and to the I/O APIC alike, either our models or KVM's. The 8259s' output goes to LINT0 of the
+ * local APICs, which drive the CPUs' INTR pins.
  */
 #include "vmm/machine.h"
 #include "bios/bios.h"
@@ -65,15 +66,20 @@ static void isa_to_models(void *opaque, int n, bool level)
 	irq_set(&apic, level);
 }
 
+/* Several devices may be on one line, so each is given an input of an OR gate in front of it. */
 static void wire_interrupts(struct machine *m)
 {
-	for (int n = 0; n < 16; n++) {
+	for (int n = 0; n < ISA_IRQS; n++) {
+		struct irq_line line = {isa_to_models, m, n};
 		if (m->kernel_irqchip)
-			m->isa[n] =
-				(struct irq_line){m->engine->ops->irqchip_set_gsi, m->engine, n};
-		else
-			m->isa[n] = (struct irq_line){isa_to_models, m, n};
+			line = (struct irq_line){m->engine->ops->irqchip_set_gsi, m->engine, n};
+		m->isa[n] = irq_or_new(m->states, n, line);
 	}
+}
+
+struct irq_line machine_isa_line(struct machine *m, int n)
+{
+	return irq_or_input(m->isa[n]);
 }
 
 static int acknowledge(void *opaque, unsigned cpu)
@@ -183,7 +189,7 @@ static int build_interrupt_chips(struct machine *m)
 	m->dev.lapics = lapic_set_new(&m->env, m->options->cpus, &lapic_ops, m);
 	m->dev.pic = i8259_new(&m->env, lapic_lint0(m->dev.lapics));
 	m->dev.ioapic = ioapic_new(&m->env, IOAPIC_BASE, m->dev.lapics, IOAPIC_ID);
-	m->dev.pit = i8254_new(&m->env, m->isa[0]);
+	m->dev.pit = i8254_new(&m->env, machine_isa_line(m, 0));
 	m->dev.speaker = pcspeaker_new(&m->env, m->dev.pit);
 	return 0;
 }
@@ -222,8 +228,11 @@ static int build_memory_and_pci(struct machine *m, struct error *err)
 	if (!bios)
 		return -err->code;
 	m->dev.pci = pci_bus_new(&m->env);
+	struct irq_line isa[ISA_IRQS];
+	for (int n = 0; n < ISA_IRQS; n++)
+		isa[n] = machine_isa_line(m, n);
 	if (!(m->dev.host_bridge = i440fx_new(&m->env, m->dev.pci, m->ram, bios, err)) ||
-	    !(m->dev.piix3 = piix3_new(&m->env, m->dev.pci, m->isa, err)))
+	    !(m->dev.piix3 = piix3_new(&m->env, m->dev.pci, isa, err)))
 		return -err->code;
 	return 0;
 }
@@ -236,8 +245,8 @@ static int build_isa_devices(struct machine *m, struct error *err)
 		return -err->code;
 	}
 	m->dev.dma = i8237_new(&m->env);
-	m->dev.rtc = mc146818_new(&m->env, m->isa[8], &rtc);
-	m->dev.kbc = i8042_new(&m->env, m->isa[1], m->isa[12], &m->input);
+	m->dev.rtc = mc146818_new(&m->env, machine_isa_line(m, 8), &rtc);
+	m->dev.kbc = i8042_new(&m->env, machine_isa_line(m, 1), machine_isa_line(m, 12), &m->input);
 	m->dev.port92 = port92_new(&m->env);
 	return ports_build(m, err);
 }
@@ -247,13 +256,15 @@ static int build_drives(struct machine *m, struct error *err)
 	int r = drives_create(&m->drives, m->options, m->loop, err);
 	if (r < 0)
 		return r;
-	m->dev.ide = piix3_ide_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 1), &m->isa[14],
-				   &m->isa[15], m->drives.ide, err);
+	struct irq_line irq14 = machine_isa_line(m, 14), irq15 = machine_isa_line(m, 15);
+	m->dev.ide = piix3_ide_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 1), &irq14, &irq15,
+				   m->drives.ide, err);
 	if (!m->dev.ide)
 		return -err->code;
-	m->dev.fdc = fdc_new(&m->env, FDC_BASE, &m->isa[FDC_IRQ], m->dev.dma, m->drives.floppy);
-	m->dev.pm = piix4_pm_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 3),
-				 &m->isa[PIIX4_SCI_IRQ], err);
+	struct irq_line irq6 = machine_isa_line(m, FDC_IRQ);
+	m->dev.fdc = fdc_new(&m->env, FDC_BASE, &irq6, m->dev.dma, m->drives.floppy);
+	struct irq_line sci = machine_isa_line(m, PIIX4_SCI_IRQ);
+	m->dev.pm = piix4_pm_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 3), &sci, err);
 	return m->dev.pm ? 0 : -err->code;
 }
 
@@ -368,6 +379,8 @@ static void free_devices(struct machine *m)
 		firmware_free(m->firmware);
 	FREE(fw_cfg, fw_cfg_free);
 #undef FREE
+	for (int n = 0; n < ISA_IRQS; n++)
+		irq_or_free(m->isa[n]);
 }
 
 void machine_free(struct machine *m)

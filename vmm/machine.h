@@ -14,6 +14,7 @@
 #include "core/display.h"
 #include "core/input.h"
 #include "core/irq.h"
+#include "core/irq_or.h"
 #include "lib/list.h"
 #include "lib/loop.h"
 #include "vmm/drives.h"
@@ -84,6 +85,8 @@ struct machine_devices {
 	struct fw_cfg *fw_cfg;
 };
 
+enum { ISA_IRQS = 16 };
+
 struct machine {
 	struct options *options;
 	struct loop *loop;
@@ -96,7 +99,7 @@ struct machine {
 	struct cpu_model model;
 	struct engine *engine;
 	bool kernel_irqchip;
-	struct irq_line isa[16];
+	struct irq_or *isa[ISA_IRQS]; /* machine_isa_line() */
 	struct mem_region *ram;
 	struct machine_devices dev;
 	uint16_t debugcon_port[4]; /* of dev.debugcon */
@@ -160,6 +163,8 @@ void machine_emit(struct machine *m, enum machine_event event, enum run_cause ca
 /* Puts devices and CPUs in their power-on state; vCPUs paused. Part of machine.c, called by run.c.
  */
 int machine_reset_all(struct machine *m, struct error *err);
+/* A new input of ISA interrupt n, which several devices may share. For construction time. */
+struct irq_line machine_isa_line(struct machine *m, int n);
 /* Called by the engine (struct engine_config). */
 void machine_engine_event(void *opaque, unsigned cpu, enum engine_event event, const char *detail);
 void machine_requests_init(struct machine *m);

@@ -66,16 +66,18 @@ static int build_serial_and_parallel(struct machine *m, struct error *err)
 		if ((r = open_port(m, &o->serial, n, "serial", default_serial(o), &chr, err)) < 0)
 			return r;
 		if (chr)
-			m->dev.serial[n] = serial16550_new(&m->env, (int)n, serial_places[n].base,
-							   m->isa[serial_places[n].irq], chr);
+			m->dev.serial[n] =
+				serial16550_new(&m->env, (int)n, serial_places[n].base,
+						machine_isa_line(m, serial_places[n].irq), chr);
 	}
 	for (size_t n = 0; n < ARRAY_SIZE(parallel_places); n++) {
 		const char *fallback = o->no_default_drives ? "none" : "null";
 		if ((r = open_port(m, &o->parallel, n, "parallel", fallback, &chr, err)) < 0)
 			return r;
 		if (chr)
-			m->dev.parallel[n] = parallel_new(&m->env, (int)n, parallel_places[n].base,
-							  m->isa[parallel_places[n].irq], chr);
+			m->dev.parallel[n] =
+				parallel_new(&m->env, (int)n, parallel_places[n].base,
+					     machine_isa_line(m, parallel_places[n].irq), chr);
 	}
 	return 0;
 }
