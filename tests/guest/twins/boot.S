@@ -48,15 +48,25 @@ start:
 	movl	%esi, parameter
 	movl	%ebx, left_out_mask
 	movl	$STACK_TOP, %esp
-#ifndef REAL_MODE
 	lgdtl	flat_gdt_pointer
 	movl	%cr0, %eax
 	orb	$1, %al
 	movl	%eax, %cr0
-#ifdef UNREAL_MODE
 	movw	$SEL_DATA, %ax
 	movw	%ax, %ds
+	/* Virtual wire mode, as firmware sets it up (MP specification 1.4, 3.6.2.2): the 8259 through LINT0. */
+	movl	$0xFEE00000, %ebx
+	movl	0x350(%ebx), %ecx
+	movl	%ecx, lint0_at_reset
+	movl	$0x1FF, 0xF0(%ebx)
+	movl	$0x700, 0x350(%ebx)
+#ifdef REAL
+#ifdef UNREAL_MODE
 	movw	%ax, %es
+#else
+	movw	$SEL_DATA16, %ax
+	movw	%ax, %ds
+#endif
 	movl	%cr0, %eax
 	andb	$0xFE, %al
 	movl	%eax, %cr0
@@ -72,7 +82,6 @@ start:
 	movw	%ax, %fs
 	movw	%ax, %gs
 	movw	%ax, %ss
-#endif
 #endif
 #ifdef REAL
 	movw	%ax, %fs
@@ -170,18 +179,73 @@ common:
 	popw	%ds
 	popal
 	addl	$8, %esp
+	testl	$1 << FACT_IRET, left_out_mask
+	jnz	1f
 	iretl
+1:	testb	$3, 4(%esp)
+	jnz	2f
+	pushl	8(%esp)		/* the same, to our own privilege */
+	popfl
+	lretl	$4
+2:	pushl	8(%esp)		/* to an outer one: ECX and EDX are lost */
+	popfl
+	movl	(%esp), %edx
+	movl	12(%esp), %ecx
+	sysexit
+
+/* user_call(function): calls it at CPL 3 with IOPL 3. */
+	.globl	user_call
+user_call:
+	movl	4(%esp), %eax
+	pushal
+	movl	%esp, user_call_esp
+	leal	-64(%esp), %ecx
+	pushfl
+	orl	$0x3000, (%esp)
+	testl	$1 << FACT_IRET, left_out_mask
+	jnz	1f
+	popl	%edx
+	pushl	$SEL_USER_DATA | 3
+	pushl	%ecx
+	pushl	%edx
+	pushl	$SEL_USER_CODE | 3
+	pushl	$2f
+	iretl
+1:	popfl
+	movl	$2f, %edx
+	sysexit
+2:	movw	$SEL_USER_DATA | 3, %cx
+	movw	%cx, %ds
+	movw	%cx, %es
+	call	*%eax
+	testl	$1 << FACT_INT, left_out_mask
+	jnz	3f
+	int	$0x80
+3:	sysenter
+	.globl	user_return
+user_return:			/* vector 0x80, at CPL 0 */
+	movw	$SEL_DATA, %ax
+	movw	%ax, %ds
+	movw	%ax, %es
+	movl	user_call_esp, %esp
+	movl	$0, user_call_esp
+	popal
+	ret
 #endif
 
 	.balign	8
 	.globl	flat_gdt
+	.globl	flat_gdt_pointer
 flat_gdt:
 	.quad	0
-	.quad	0x00CF9A000000FFFF	/* SEL_CODE: 32-bit code, flat */
-	.quad	0x00CF92000000FFFF	/* SEL_DATA: data, flat */
-	.quad	0x00009A000000FFFF	/* SEL_CODE16: real-mode shape */
-	.quad	0x000092000000FFFF	/* SEL_DATA16 */
-	.fill	59, 8, 0		/* the guests' own */
+	.quad	0x00CF9B000000FFFF	/* SEL_CODE: 32-bit code, flat */
+	.quad	0x00CF93000000FFFF	/* SEL_DATA: data, flat */
+	.quad	0x00CFFB000000FFFF	/* SEL_USER_CODE; these two follow SEL_CODE as SYSEXIT wants it */
+	.quad	0x00CFF3000000FFFF	/* SEL_USER_DATA */
+	.quad	0x00009B000000FFFF	/* SEL_CODE16: real-mode shape */
+	.quad	0x000093000000FFFF	/* SEL_DATA16 */
+	.quad	0			/* SEL_TSS */
+	.fill	56, 8, 0		/* the guests' own */
 flat_gdt_pointer:
 	.word	64 * 8 - 1
 	.long	flat_gdt

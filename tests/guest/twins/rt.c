@@ -2,7 +2,9 @@
 #include "rt.h"
 #include <stdarg.h>
 
-uint32_t parameter, left_out_mask;
+uint32_t parameter;
+uint32_t lint0_at_reset SCRATCH;
+uint32_t left_out_mask SCRATCH;
 struct caught caught;
 volatile uint32_t try_start, try_resume;
 static handler *handlers[256];
@@ -113,18 +115,45 @@ void guest_end(void)
 }
 
 #ifndef REAL
-static uint64_t idt[256];
+uint64_t idt[256];
+struct tss tss;
+uint32_t user_call_esp;
+void user_return(void);
 #endif
+
+/* PIIX4 function 3 (82371AB datasheet, 7.1): base of the power management ports and their enable bit. */
+enum { PM_BASE = 0x600, PM_TIMER = PM_BASE + 8, PM_CONFIG = (int)0x80000B00 };
+
+static void timer_init(void)
+{
+	outl(0xCF8, (uint32_t)PM_CONFIG | 0x40);
+	outl(0xCFC, PM_BASE | 1);
+	outl(0xCF8, (uint32_t)PM_CONFIG | 0x80);
+	outb(0xCFC, 1);
+	outl(0xCF8, 0);
+}
+
+uint32_t timer_now(void)
+{
+	return inl(PM_TIMER) & TIMER_MASK;
+}
+
+void delay_ms(uint32_t ms)
+{
+	WAIT_MS(ms, false);
+}
 
 void rt_init(void);
 void rt_init(void)
 {
+	asm volatile("fninit");
+	timer_init();
 	for (unsigned i = 0; i < 256; i++) {
 		uint32_t entry = (uint32_t)entries + ENTRY_SIZE * i;
 #ifdef REAL
 		*(volatile uint32_t *)(4 * i) = entry;
 #else
-		idt[i] = (uint64_t)(entry >> 16) << 48 | 0x8E00ull << 32 | (uint64_t)SEL_CODE << 16 | (entry & 0xFFFF);
+		idt[i] = gate(SEL_CODE, entry, 0x8E00);
 #endif
 	}
 #ifndef REAL
@@ -133,6 +162,17 @@ void rt_init(void)
 		uint32_t base;
 	} __attribute__((packed)) pointer = {sizeof(idt) - 1, (uint32_t)idt};
 	asm volatile("lidtl %0" : : "m"(pointer));
+	idt[0x80] = gate(SEL_CODE, (uint32_t)user_return, 0xEE00);
+	tss.esp0 = INNER_STACK_TOP;
+	tss.ss0 = SEL_DATA;
+	tss.io_map = sizeof(tss);
+	flat_gdt[SEL_TSS / 8] = descriptor((uint32_t)&tss, sizeof(tss) - 1, 0x89);
+	asm volatile("ltrw %w0" : : "r"(SEL_TSS));
+	if (left_out_mask >> FACT_IRET & 1) { /* SYSEXIT and SYSENTER take its place */
+		asm volatile("wrmsr" : : "c"(0x174), "a"(SEL_CODE), "d"(0));
+		asm volatile("wrmsr" : : "c"(0x175), "a"(INNER_STACK_TOP), "d"(0));
+		asm volatile("wrmsr" : : "c"(0x176), "a"(user_return), "d"(0));
+	}
 #endif
 }
 
@@ -148,17 +188,6 @@ void pic_init(uint16_t mask)
 	outb(0xA1, 0x01);
 	outb(0x21, (uint8_t)mask);
 	outb(0xA1, (uint8_t)(mask >> 8));
-}
-
-void wait_ticks(uint16_t ticks)
-{
-	outb(0x61, inb(0x61) & ~3);
-	outb(0x43, 0xB0); /* channel 2, mode 0 */
-	outb(0x42, (uint8_t)ticks);
-	outb(0x42, (uint8_t)(ticks >> 8));
-	outb(0x61, (inb(0x61) & ~2) | 1);
-	while (!(inb(0x61) & 0x20))
-		;
 }
 
 uint32_t crc32(uint32_t crc, const void *data, uint32_t size)
