@@ -317,4 +317,4 @@ static size_t seed(unsigned n, uint8_t *buf, size_t max)
 	return 1u + REGISTERS + code[n / MODES].len;
 }
 
-const struct fuzz_target fuzz_target = {.name = "cpu", .runs = 3000, .max_len = 600, .seed = seed};
+const struct fuzz_target fuzz_target = {.name = "cpu", .runs = 2500, .max_len = 600, .seed = seed};
