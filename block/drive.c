@@ -29,6 +29,8 @@ struct drive {
 	bool snapshot;
 	unsigned cylinders, heads, sectors;
 	struct drive_media_ops ops;
+	void (*moved)(void *opaque, struct drive *drive, bool open);
+	void *moved_opaque;
 
 	unsigned in_flight; /* machine lock */
 	struct loop_call call;
@@ -268,6 +270,47 @@ bool drive_geometry(const struct drive *drive, unsigned *cylinders, unsigned *he
 	return true;
 }
 
+unsigned drive_image_flags(const struct drive *drive)
+{
+	return drive->image_flags;
+}
+
+const char *drive_backing_file(const struct drive *drive)
+{
+	const struct image *img = drive->image;
+	if (img && drive->snapshot && img->backing)
+		img = img->backing;
+	return img && img->backing ? img->backing->path : NULL;
+}
+
+bool drive_has_tray(const struct drive *drive)
+{
+	return drive->ops.tray_open != NULL;
+}
+
+bool drive_tray_open(const struct drive *drive)
+{
+	return drive->ops.tray_open && drive->ops.tray_open(drive->ops.opaque);
+}
+
+bool drive_locked(const struct drive *drive)
+{
+	return drive->ops.locked && drive->ops.locked(drive->ops.opaque);
+}
+
+void drive_on_tray_moved(struct drive *drive,
+			 void (*moved)(void *opaque, struct drive *drive, bool open), void *opaque)
+{
+	drive->moved = moved;
+	drive->moved_opaque = opaque;
+}
+
+void drive_tray_moved(struct drive *drive, bool open)
+{
+	if (drive->moved)
+		drive->moved(drive->moved_opaque, drive, open);
+}
+
 void drive_set_media_ops(struct drive *drive, const struct drive_media_ops *ops)
 {
 	drive->ops = ops ? *ops : (struct drive_media_ops){0};
@@ -296,12 +339,14 @@ static int may_remove(struct drive *drive, bool force, struct error *err)
 
 static void remove_medium(struct drive *drive)
 {
-	if (!drive->image)
-		return;
+	bool was_open = drive_tray_open(drive);
 	drive_drain(drive);
+	bool had_medium = drive->image != NULL;
 	close_medium(drive);
-	if (drive->ops.changed)
+	if (drive->ops.changed && (had_medium || drive_has_tray(drive)))
 		drive->ops.changed(drive->ops.opaque, false);
+	if (drive_has_tray(drive) && !was_open)
+		drive_tray_moved(drive, true);
 }
 
 int drive_eject(struct drive *drive, bool force, struct error *err)
@@ -338,5 +383,7 @@ int drive_change(struct drive *drive, const char *file, const char *format, cons
 	drive->file = xstrdup(file);
 	if (drive->ops.changed)
 		drive->ops.changed(drive->ops.opaque, true);
+	if (drive_has_tray(drive))
+		drive_tray_moved(drive, false);
 	return 0;
 }

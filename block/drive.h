@@ -69,6 +69,14 @@ bool drive_writable(const struct drive *drive);
 uint64_t drive_size(const struct drive *drive);    /* bytes; 0 without a medium */
 const char *drive_file(const struct drive *drive); /* NULL without a medium */
 const char *drive_format(const struct drive *drive);
+/* IMAGE_* as the medium was opened with: the cache mode stands there. */
+unsigned drive_image_flags(const struct drive *drive);
+/* The medium's backing file, or NULL. */
+const char *drive_backing_file(const struct drive *drive);
+/* What the device says of its tray. False where there is none (floppies). */
+bool drive_has_tray(const struct drive *drive);
+bool drive_tray_open(const struct drive *drive);
+bool drive_locked(const struct drive *drive);
 /* Geometry asked for by the user: false if none. */
 bool drive_geometry(const struct drive *drive, unsigned *cylinders, unsigned *heads,
 		    unsigned *sectors);
@@ -82,6 +90,12 @@ struct drive_media_ops {
 	bool (*locked)(void *opaque);                    /* may be NULL: never */
 	void *opaque;
 };
+/* Who wants to know when the tray moves, by the guest or by the functions below. One listener; NULL
+ * takes it back. */
+void drive_on_tray_moved(struct drive *drive,
+			 void (*moved)(void *opaque, struct drive *drive, bool open), void *opaque);
+/* The device: its tray has just moved. */
+void drive_tray_moved(struct drive *drive, bool open);
 /* Copies `ops`; NULL takes them back. */
 void drive_set_media_ops(struct drive *drive, const struct drive_media_ops *ops);
 int drive_eject(struct drive *drive, bool force, struct error *err);

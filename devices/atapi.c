@@ -273,6 +273,7 @@ void atapi_move_tray(struct ide_drive *d, bool open)
 		d->event = EVENT_NEW_MEDIA;
 		d->attention = true;
 	}
+	drive_tray_moved(d->drive, open);
 }
 
 static void media_changed(void *opaque, bool inserted)

@@ -3,7 +3,6 @@
 #include "core/input.h"
 #include "core/memory.h"
 #include "lib/bytes.h"
-#include "lib/clock.h"
 #include "lib/text.h"
 #include "ui/screenshot.h"
 #include "vmm/machine.h"
@@ -35,39 +34,7 @@ int command_screendump(struct machine *m, const char *path, const char *format, 
 
 /* ---- Keys ---- */
 
-/* Keys that are down until their time is over; sendkey without delay in a row must not overlap. */
-struct key_release {
-	struct machine *m;
-	struct timer timer;
-	uint8_t keys[SENDKEY_MAX];
-	size_t count;
-};
-
-static void release_keys(void *opaque)
-{
-	struct key_release *r = opaque;
-	while (r->count)
-		input_key(&r->m->input, r->keys[--r->count], false);
-	free(r);
-}
-
-int command_send_keys(struct machine *m, const uint8_t *keys, size_t count, unsigned hold_ms,
-		      struct error *err)
-{
-	if (count > SENDKEY_MAX)
-		return error_set(err, EINVAL, "too many keys at once; at most %d", SENDKEY_MAX);
-	struct key_release *r = xcalloc(1, sizeof(*r));
-	r->m = m;
-	r->count = count;
-	memcpy(r->keys, keys, count);
-	for (size_t n = 0; n < count; n++)
-		input_key(&m->input, keys[n], true);
-	timer_init(&r->timer, m->clock, release_keys, r);
-	timer_set(&r->timer, clock_now(m->clock) + hold_ms * (NS_PER_SEC / 1000));
-	return 0;
-}
-
-int command_parse_keys(const char *text, uint8_t keys[SENDKEY_MAX], size_t *count,
+int command_parse_keys(const char *text, uint8_t keys[KEYS_AT_ONCE], size_t *count,
 		       struct error *err)
 {
 	*count = 0;
@@ -93,9 +60,9 @@ int command_parse_keys(const char *text, uint8_t keys[SENDKEY_MAX], size_t *coun
 		}
 		if (key < 0)
 			return error_set(err, EINVAL, "unknown key: '%s'", name);
-		if (*count == SENDKEY_MAX)
+		if (*count == KEYS_AT_ONCE)
 			return error_set(err, EINVAL, "too many keys at once; at most %d",
-					 SENDKEY_MAX);
+					 KEYS_AT_ONCE);
 		keys[(*count)++] = (uint8_t)key;
 		if (*text == '-')
 			text++;
@@ -126,11 +93,7 @@ int command_eject(struct machine *m, const char *id, bool force, struct error *e
 	struct drive *drive = find_drive(m, id, err);
 	if (!drive || !is_removable(drive, id, err))
 		return -err->code;
-	bool had_medium = drive_inserted(drive);
-	int r = drive_eject(drive, force, err);
-	if (r == 0 && had_medium)
-		machine_emit(m, EVENT_TRAY_MOVED, CAUSE_HOST_QUIT, id, true);
-	return r;
+	return drive_eject(drive, force, err);
 }
 
 int command_change(struct machine *m, const char *id, const char *file, const char *format,
@@ -139,14 +102,7 @@ int command_change(struct machine *m, const char *id, const char *file, const ch
 	struct drive *drive = find_drive(m, id, err);
 	if (!drive || !is_removable(drive, id, err))
 		return -err->code;
-	bool had_medium = drive_inserted(drive);
-	int r = drive_change(drive, file, format, mode, err);
-	if (r < 0)
-		return r;
-	if (had_medium)
-		machine_emit(m, EVENT_TRAY_MOVED, CAUSE_HOST_QUIT, id, true);
-	machine_emit(m, EVENT_TRAY_MOVED, CAUSE_HOST_QUIT, id, false);
-	return 0;
+	return drive_change(drive, file, format, mode, err);
 }
 
 /* ---- Memory ---- */

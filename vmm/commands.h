@@ -4,6 +4,7 @@
 #define VMM_COMMANDS_H
 
 #include "lib/error.h"
+#include "vmm/keys.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,12 +14,8 @@ struct machine;
 /* Writes a picture of the screen; "png" or "ppm", NULL: by the file name's ending (ppm otherwise).
  */
 int command_screendump(struct machine *m, const char *path, const char *format, struct error *err);
-/* Presses keys together and releases them `hold_ms` later. Key numbers are core/input.h's. */
-enum { SENDKEY_MAX = 16, SENDKEY_HOLD_MS = 100 };
-int command_send_keys(struct machine *m, const uint8_t *keys, size_t count, unsigned hold_ms,
-		      struct error *err);
-/* Parses "ctrl-alt-f1" or "0x1e". */
-int command_parse_keys(const char *text, uint8_t keys[SENDKEY_MAX], size_t *count,
+/* Parses "ctrl-alt-f1" or "0x1e" into core/input.h's key numbers. */
+int command_parse_keys(const char *text, uint8_t keys[KEYS_AT_ONCE], size_t *count,
 		       struct error *err);
 int command_eject(struct machine *m, const char *id, bool force, struct error *err);
 int command_change(struct machine *m, const char *id, const char *file, const char *format,

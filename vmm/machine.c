@@ -136,6 +136,7 @@ static int build_core(struct machine *m, struct error *err)
 	m->mem = memory_new();
 	m->io = iobus_new();
 	m->states = state_registry_new();
+	m->typist = key_typist_new(m->clock, &m->input);
 	machine_requests_init(m);
 	m->env = (struct device_env){
 		.mem = m->mem,
@@ -251,11 +252,19 @@ static int build_isa_devices(struct machine *m, struct error *err)
 	return ports_build(m, err);
 }
 
+static void tray_moved(void *opaque, struct drive *drive, bool open)
+{
+	machine_emit(opaque, EVENT_TRAY_MOVED, CAUSE_HOST_QUIT, drive_id(drive), open);
+}
+
 static int build_drives(struct machine *m, struct error *err)
 {
 	int r = drives_create(&m->drives, m->options, m->loop, err);
 	if (r < 0)
 		return r;
+	for (int n = 0; n < IDE_SLOTS; n++)
+		if (m->drives.ide[n])
+			drive_on_tray_moved(m->drives.ide[n], tray_moved, m);
 	struct irq_line irq14 = machine_isa_line(m, 14), irq15 = machine_isa_line(m, 15);
 	m->dev.ide = piix3_ide_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 1), &irq14, &irq15,
 				   m->drives.ide, err);
@@ -390,6 +399,7 @@ void machine_free(struct machine *m)
 		m->engine->ops->free(
 			m->engine); /* joins the vCPU threads, which may want the lock */
 	loop_lock(m->loop);
+	key_typist_free(m->typist);
 	monitor_free_all(m);
 	qmp_free_all(m);
 	free_devices(m);

@@ -19,6 +19,7 @@
 #include "lib/loop.h"
 #include "vmm/drives.h"
 #include "vmm/engine.h"
+#include "vmm/keys.h"
 #include "vmm/options.h"
 
 struct clock;
@@ -106,6 +107,7 @@ struct machine {
 	struct machine_drives drives;
 	struct display *display; /* NULL without a display adapter */
 	struct input input;
+	struct key_typist *typist;
 	struct firmware *firmware;
 	struct list chardevs; /* struct named_chardev (backends.h) */
 	struct sdl_ui *sdl;   /* NULL without a window */

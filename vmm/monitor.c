@@ -103,13 +103,13 @@ static void do_nmi(struct call *c)
 static void do_sendkey(struct call *c)
 {
 	struct error err = ERROR_INIT;
-	uint8_t keys[SENDKEY_MAX];
+	uint8_t keys[KEYS_AT_ONCE];
 	size_t count;
-	uint64_t hold_ms = SENDKEY_HOLD_MS;
+	uint64_t hold_ms = KEY_HOLD_MS;
 	if (c->args > 1 && !parse_number(c, c->arg[1], 60000, &hold_ms))
 		return;
 	if (command_parse_keys(c->arg[0], keys, &count, &err) < 0 ||
-	    command_send_keys(c->m, keys, count, (unsigned)hold_ms, &err) < 0)
+	    key_typist_type(c->m->typist, keys, count, (unsigned)hold_ms, &err) < 0)
 		fail(c, &err);
 }
 

@@ -33,6 +33,8 @@ static void info_status(struct info_call *c)
 {
 	if (machine_running(c->m))
 		strbuf_puts(c->out, "VM status: running\n");
+	else if (c->m->state == RUN_PAUSED)
+		strbuf_puts(c->out, "VM status: paused\n");
 	else
 		strbuf_printf(c->out, "VM status: paused (%s)\n", run_state_name(c->m->state));
 }
@@ -88,14 +90,24 @@ static void info_registers(struct info_call *c)
 
 static void describe_drive(struct strbuf *out, struct drive *drive)
 {
-	bool removable = drive_get_kind(drive) != DRIVE_DISK;
 	if (drive_inserted(drive))
 		strbuf_printf(out, "%s: %s (%s%s)\n", drive_id(drive), drive_file(drive),
 			      drive_format(drive), drive_writable(drive) ? "" : ", read-only");
 	else
 		strbuf_printf(out, "%s: [not inserted]\n", drive_id(drive));
-	if (removable)
-		strbuf_puts(out, "    Removable device: not locked, tray closed\n");
+	if (drive_get_kind(drive) != DRIVE_DISK)
+		strbuf_printf(out, "    Removable device: %slocked, tray %s\n",
+			      drive_locked(drive) ? "" : "not ",
+			      drive_tray_open(drive) ? "open" : "closed");
+	if (drive_inserted(drive)) {
+		unsigned flags = drive_image_flags(drive);
+		strbuf_printf(out, "    Cache mode:       %s%s%s\n",
+			      flags & IMAGE_WRITETHROUGH ? "writethrough" : "writeback",
+			      flags & IMAGE_DIRECT ? ", direct" : "",
+			      flags & IMAGE_NO_FLUSH ? ", ignore flushes" : "");
+	}
+	if (drive_backing_file(drive))
+		strbuf_printf(out, "    Backing file:     %s\n", drive_backing_file(drive));
 	strbuf_puts(out, "\n");
 }
 
@@ -222,5 +234,5 @@ void monitor_info(struct machine *m, unsigned cpu, const char *what, const char 
 			return;
 		}
 	}
-	strbuf_printf(out, "unknown: 'info %s'; info lists what there is\n", what);
+	strbuf_printf(out, "unknown command: 'info %s'\n", what);
 }

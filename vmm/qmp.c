@@ -31,7 +31,12 @@
 #include <string.h>
 #include <sys/time.h>
 
-enum { MAX_DEPTH = 64, MAX_MESSAGE = 1 << 20 };
+enum {
+	MAX_DEPTH = 64,
+	MAX_MESSAGE = 1 << 20,
+	MAX_BACKLOG = 64 << 10, /* replies not yet read when no more commands are taken */
+	MAX_EVENT_BACKLOG = 1 << 20,
+};
 
 struct qmp {
 	struct machine *m;
@@ -54,8 +59,8 @@ static void send_object(struct qmp *q, struct json_object *object)
 	flags |= JSON_C_TO_STRING_NOSLASHESCAPE;
 	size_t len;
 	const char *text = json_object_to_json_string_length(object, flags, &len);
-	chardev_write(q->chr, text, len);
-	chardev_write(q->chr, "\r\n", 2);
+	chardev_write_all(q->chr, text, len);
+	chardev_write_all(q->chr, "\r\n", 2);
 	json_object_put(object);
 }
 
@@ -96,6 +101,9 @@ static void send_event(void *opaque, enum machine_event event, enum run_cause ca
 	};
 	struct qmp *q = opaque;
 	if (!q->negotiated || !chardev_connected(q->chr))
+		return;
+	/* A guest can make events without end; for a peer that does not read they are lost. */
+	if (chardev_backlog(q->chr) > MAX_EVENT_BACKLOG)
 		return;
 	struct json_object *message = json_object_new_object(), *time = json_object_new_object();
 	struct timeval now;
@@ -306,11 +314,11 @@ static int parse_key(struct json_object *key, uint8_t *out, struct error *err)
 static struct json_object *do_send_key(struct qmp *q, struct json_object *args, struct error *err)
 {
 	struct json_object *keys = argument(args, "keys");
-	uint8_t codes[SENDKEY_MAX];
+	uint8_t codes[KEYS_AT_ONCE];
 	size_t count = json_object_array_length(keys);
-	int64_t hold_ms = int_argument(args, "hold-time", SENDKEY_HOLD_MS);
-	if (count > SENDKEY_MAX) {
-		error_set(err, EINVAL, "too many keys at once; at most %d", SENDKEY_MAX);
+	int64_t hold_ms = int_argument(args, "hold-time", KEY_HOLD_MS);
+	if (count > KEYS_AT_ONCE) {
+		error_set(err, EINVAL, "too many keys at once; at most %d", KEYS_AT_ONCE);
 		return NULL;
 	}
 	if (hold_ms < 0 || hold_ms > 60000) {
@@ -320,7 +328,7 @@ static struct json_object *do_send_key(struct qmp *q, struct json_object *args, 
 	for (size_t n = 0; n < count; n++)
 		if (parse_key(json_object_array_get_idx(keys, n), &codes[n], err) < 0)
 			return NULL;
-	command_send_keys(q->m, codes, count, (unsigned)hold_ms, err);
+	key_typist_type(q->m->typist, codes, count, (unsigned)hold_ms, err);
 	return NULL;
 }
 
@@ -360,8 +368,10 @@ static struct json_object *do_memsave(struct qmp *q, struct json_object *args, s
 static const char *drive_argument(struct json_object *args, struct error *err)
 {
 	const char *id = string_argument(args, "id"), *device = string_argument(args, "device");
-	if (!id && !device)
-		error_set(err, EINVAL, "Parameter 'id' is missing");
+	if (!id == !device) {
+		error_set(err, EINVAL, "Need exactly one of 'device' and 'id'");
+		return NULL;
+	}
 	return id ? id : device;
 }
 
@@ -388,7 +398,15 @@ static struct json_object *do_human_command(struct qmp *q, struct json_object *a
 					    struct error *err)
 {
 	struct strbuf out = STRBUF_INIT;
-	monitor_run(q->m, &q->current_cpu, string_argument(args, "command-line"), &out);
+	int64_t cpu = int_argument(args, "cpu-index", q->current_cpu);
+	if (cpu < 0 || cpu >= q->m->options->cpus) {
+		error_set(err, EINVAL, "Parameter 'cpu-index' expects a CPU number");
+		return NULL;
+	}
+	unsigned given = (unsigned)cpu;
+	bool own = !argument(args, "cpu-index");
+	monitor_run(q->m, own ? &q->current_cpu : &given, string_argument(args, "command-line"),
+		    &out);
 	struct json_object *text = json_object_new_string(strbuf_str(&out));
 	strbuf_free(&out);
 	return text;
@@ -556,12 +574,21 @@ static void restart_parser(struct qmp *q)
 
 static size_t qmp_can_receive(void *opaque)
 {
-	return 4096;
+	struct qmp *q = opaque;
+	return chardev_backlog(q->chr) > MAX_BACKLOG ? 0 : 4096;
+}
+
+static void qmp_drained(void *opaque)
+{
+	struct qmp *q = opaque;
+	chardev_accept_input(q->chr);
 }
 
 static void qmp_receive(void *opaque, const uint8_t *buf, size_t len)
 {
 	struct qmp *q = opaque;
+	if (!chardev_connected(q->chr))
+		return; /* the rest of what a peer sent that has left */
 	while (len) {
 		/* White space between messages would make the tokener wait for more. */
 		if (!q->message_bytes && strchr(" \t\r\n", buf[0])) {
@@ -618,6 +645,7 @@ struct qmp *qmp_new(struct machine *m, struct chardev *chr, bool pretty)
 		.can_receive = qmp_can_receive,
 		.receive = qmp_receive,
 		.opened = qmp_opened,
+		.drained = qmp_drained,
 		.opaque = q,
 	};
 	chardev_attach(chr, &frontend);

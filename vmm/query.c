@@ -77,21 +77,30 @@ static struct json_object *describe_drive(struct drive *drive)
 	add_string(o, "device", drive_id(drive));
 	add_string(o, "type", "unknown");
 	add_bool(o, "removable", removable);
-	add_bool(o, "locked", false);
+	add_bool(o, "locked", drive_locked(drive));
 	if (drive_inserted(drive)) {
 		struct json_object *inserted = json_object_new_object(),
 				   *image = json_object_new_object();
 		add_string(inserted, "file", drive_file(drive));
 		add_string(inserted, "drv", drive_format(drive));
 		add_bool(inserted, "ro", !drive_writable(drive));
+		add_bool(inserted, "encrypted", false);
+		if (drive_backing_file(drive))
+			add_string(inserted, "backing_file", drive_backing_file(drive));
+		unsigned flags = drive_image_flags(drive);
+		struct json_object *cache = json_object_new_object();
+		add_bool(cache, "writeback", !(flags & IMAGE_WRITETHROUGH));
+		add_bool(cache, "direct", flags & IMAGE_DIRECT);
+		add_bool(cache, "no-flush", flags & IMAGE_NO_FLUSH);
+		json_object_object_add(inserted, "cache", cache);
 		add_string(image, "filename", drive_file(drive));
 		add_string(image, "format", drive_format(drive));
 		add_int(image, "virtual-size", (int64_t)drive_size(drive));
 		json_object_object_add(inserted, "image", image);
 		json_object_object_add(o, "inserted", inserted);
 	}
-	if (removable)
-		add_bool(o, "tray_open", false);
+	if (drive_has_tray(drive))
+		add_bool(o, "tray_open", drive_tray_open(drive));
 	return o;
 }
 

@@ -160,7 +160,7 @@ static void do_shutdown(struct machine *m, enum run_cause cause)
 static void do_reset(struct machine *m, enum run_cause cause)
 {
 	struct error err = ERROR_INIT;
-	if (m->options->no_reboot && guest_caused(cause)) {
+	if (m->options->no_reboot) {
 		do_shutdown(m, cause);
 		return;
 	}
@@ -176,8 +176,8 @@ static void do_reset(struct machine *m, enum run_cause cause)
 	machine_emit(m, EVENT_RESET, cause, NULL, false);
 	if (was_running)
 		set_running(m);
-	else if (m->state == RUN_SHUTDOWN || m->state == RUN_INTERNAL_ERROR)
-		m->state = RUN_PAUSED;
+	else
+		m->state = RUN_PRELAUNCH;
 }
 
 static void report_internal_error(struct machine *m)
