@@ -210,6 +210,7 @@ static void request_done(struct drive_request *req, int result)
 	struct ide_channel *ch = req->opaque;
 
 	ch->in_flight = false;
+	ide_dma_tell_wrote(ch);
 	if (ch->aborting) {
 		ch->aborting = false;
 		finish_reset(ch);
@@ -364,8 +365,11 @@ static void finish_reset(struct ide_channel *ch)
 	for (int i = 0; i < 2; i++)
 		if (!one || one == &ch->drive[i])
 			drive_reset(&ch->drive[i], false);
-	if (!one)
+	if (!one) {
 		ch->selected = 0;
+		/* The register is the same in both drives, DEV included (ATA/ATAPI-6, 9.2). */
+		ch->drive[0].device = ch->drive[1].device = 0;
+	}
 	update_irq(ch);
 }
 
@@ -453,6 +457,8 @@ static void command(struct ide_channel *ch, uint8_t value)
 	}
 	if (!d->drive)
 		return;
+	if (ch->aborting)
+		return; /* a reset is already on its way, perhaps one of both drives */
 	if (d->atapi && value == CMD_DEVICE_RESET) {
 		acknowledge(d);
 		/* Nothing of the other drive's command may be lost. */
@@ -463,7 +469,7 @@ static void command(struct ide_channel *ch, uint8_t value)
 		}
 		return;
 	}
-	if (ch->phase != IDE_IDLE || ch->aborting || (d->status & (ATA_BSY | ATA_DRQ)))
+	if (ch->phase != IDE_IDLE || (d->status & (ATA_BSY | ATA_DRQ)))
 		return;
 	acknowledge(d);
 	ch->active = ch->selected;
@@ -584,15 +590,22 @@ static bool transfer_plausible(struct ide_channel *ch)
 	if (ch->filled > IDE_BUFFER || ch->block_end > ch->filled || ch->pos > ch->block_end)
 		return false;
 	switch (ch->op) {
+	case IDE_CD_RAW:
+		if (cd_block_size(ch->fields) == 0)
+			return false;
+		break;
 	case IDE_READ:
 	case IDE_WRITE:
 		if (ch->block == 0 && !ch->dma)
 			return false;
 		/* fall through */
 	case IDE_CD_READ:
-		return ch->block <= IDE_BUFFER && range_in(ch->disk_pos, 0, drive_size(d->drive));
-	default: return ch->block <= IDE_BUFFER;
+		if (!range_in(ch->disk_pos, 0, drive_size(d->drive)))
+			return false;
+		break;
+	default: break;
 	}
+	return ch->block <= IDE_BUFFER;
 }
 
 int ide_channel_post_load(struct ide_channel *ch, struct error *err)

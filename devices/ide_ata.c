@@ -512,12 +512,12 @@ static void set_multiple(struct ide_channel *ch, struct ide_drive *d)
 
 static void read_native_max(struct ide_channel *ch, struct ide_drive *d, enum addressing how)
 {
-	uint64_t last = d->total_sectors - 1;
+	uint64_t last = d->total_sectors ? d->total_sectors - 1 : 0;
 
 	if (how == LBA28_OR_CHS && !(d->device & ATA_LBA)) {
 		/* The answer is an address in the form that was asked for. */
 		uint64_t chs = (uint64_t)d->cylinders * d->heads * d->sectors;
-		last = last < chs ? last : chs - 1;
+		last = last < chs || chs == 0 ? last : chs - 1;
 	} else if (how == LBA28_OR_CHS && last > LBA28_MAX) {
 		last = LBA28_MAX;
 	}

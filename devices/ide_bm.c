@@ -238,12 +238,16 @@ void ide_dma_run(struct ide_channel *ch)
 	ch->dma_running = false;
 }
 
+void ide_dma_tell_wrote(struct ide_channel *ch)
+{
+	if (ch->dma && straight(ch) && to_memory(ch))
+		tell_wrote(ch);
+}
+
 bool ide_dma_done(struct ide_channel *ch)
 {
 	if (!ch->dma || !straight(ch))
 		return false;
-	if (to_memory(ch))
-		tell_wrote(ch);
 	ch->disk_pos += ch->request_len;
 	ch->left -= ch->request_len;
 	if (ch->left) {

@@ -223,6 +223,9 @@ void ide_bm_write(struct ide_channel *ch, unsigned reg, uint8_t value);
 void ide_bm_interrupt(struct ide_channel *ch);
 /* Moves on if the channel is in its DMA phase and the engine is started. */
 void ide_dma_run(struct ide_channel *ch);
+/* Requests to guest memory have written there, even those that failed or that nobody waits for any
+ * more: says so to dirty logs and translated code. */
+void ide_dma_tell_wrote(struct ide_channel *ch);
 /* The request of a DMA transfer has finished: true if it was one and it is dealt with. */
 bool ide_dma_done(struct ide_channel *ch);
 

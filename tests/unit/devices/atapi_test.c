@@ -426,6 +426,67 @@ static void survives_random_packets(void **state)
 	stop(f);
 }
 
+/* Patches the field `name` (an unsigned number) of a saved state. */
+static void patch_state(struct strbuf *saved, const char *name, uint8_t value)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i + len + 10 < saved->len; i++)
+		if ((uint8_t)saved->data[i] == len && !memcmp(saved->data + i + 1, name, len))
+			saved->data[i + 1 + len + 9] = (char)value;
+}
+
+/* A block without fields has no bytes; nobody may divide by that. */
+static void damaged_raw_transfer_is_refused(void **state)
+{
+	struct fixture *f = start(true);
+	struct strbuf saved = STRBUF_INIT;
+	struct error err = ERROR_INIT;
+
+	send_cdb(f, (uint8_t[12]){0xBE, 0, 0, 0, 0, 0, 0, 0, 100, 0xF8}, 2352, 0);
+	wait_ready(f);
+	state_save(f->r->env.states, &saved);
+	assert_int_equal(state_load(f->r->env.states, saved.data, saved.len, &err), 0);
+	patch_state(&saved, "fields", 0);
+	assert_true(state_load(f->r->env.states, saved.data, saved.len, &err) < 0);
+	strbuf_free(&saved);
+	stop(f);
+}
+
+/* DEVICE RESET while SRST waits for a request in flight must not turn it into a reset of one. */
+static void device_reset_does_not_take_over_a_software_reset(void **state)
+{
+	struct fixture *f = start(true);
+	struct drive *disk = rig_drive(f->r, DRIVE_DISK, f->path, 0);
+	struct irq_line irq = rig_line(f->r, 11);
+	struct drive *drives[4] = {disk, f->cd};
+	struct error err = ERROR_INIT;
+
+	/* The disk is drive 0 of the other channel, the CD-ROM drive 1. */
+	piix3_ide_free(f->ide);
+	f->ide = piix3_ide_new(&f->r->env, f->r->pci, DEVFN, &irq, &irq, drives, &err);
+	enum { OTHER = 0x1F0, OTHER_CTL = 0x3F6 };
+	static const uint8_t read_10[12] = {0x28, 0, 0, 0, 0, 0, 0, 0, 1};
+	outb(f->r, OTHER + 6, 0xB0);
+	outb(f->r, OTHER + 5, 8);
+	outb(f->r, OTHER + 7, 0xA0);
+	iobus_write_block(f->r->env.io, OTHER, 2, read_10, 6);
+	assert_int_equal(inb(f->r, OTHER_CTL) & BSY, BSY);
+	outb(f->r, OTHER_CTL, 4);
+	outb(f->r, OTHER_CTL, 0);
+	outb(f->r, OTHER + 7, 0x08);
+	for (int i = 0; i < 1000 && (inb(f->r, OTHER_CTL) & BSY); i++)
+		rig_turn(f->r);
+	outb(f->r, OTHER + 6, 0xE0);
+	assert_int_equal(inb(f->r, OTHER_CTL), DRDY | DSC);
+	outb(f->r, OTHER + 6, 0xF0);
+	assert_int_equal(inb(f->r, OTHER_CTL), 0);
+	piix3_ide_free(f->ide);
+	f->ide = NULL;
+	drive_free(disk);
+	stop(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -441,6 +502,8 @@ int main(void)
 		cmocka_unit_test(no_medium_and_medium_change),
 		cmocka_unit_test(prevent_holds_the_tray),
 		cmocka_unit_test(mode_select_takes_what_it_knows),
+		cmocka_unit_test(damaged_raw_transfer_is_refused),
+		cmocka_unit_test(device_reset_does_not_take_over_a_software_reset),
 		cmocka_unit_test(survives_random_packets),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -530,6 +530,44 @@ static void state_is_restored_in_the_middle_of_a_block(void **state)
 	stop(f);
 }
 
+static void software_reset_selects_drive_0(void **state)
+{
+	struct fixture *f = start();
+
+	outb(f->r, DEV, 0xF0);
+	outb(f->r, CTL, 4);
+	outb(f->r, CTL, 0);
+	assert_int_equal(wait_ready(f), DRDY | DSC);
+	assert_int_equal(inb(f->r, DEV), 0xA0);
+	stop(f);
+}
+
+static unsigned hook_calls;
+
+static void count_write(void *opaque, const uint8_t *host, size_t len)
+{
+	hook_calls++;
+}
+
+/* The worker has written to guest memory although nobody wants the data any more. */
+static void aborted_dma_read_still_tells_what_it_wrote(void **state)
+{
+	struct fixture *f = start();
+
+	hook_calls = 0;
+	memory_set_write_hook(f->r->env.mem, count_write, NULL);
+	prd(f, 0, MEM, 4096, true);
+	start_bm(f, true);
+	task_file(f, 0, 8, 0xC8);
+	assert_int_equal(inb(f->r, CTL) & BSY, BSY);
+	outb(f->r, CTL, 4);
+	outb(f->r, CTL, 0);
+	assert_int_equal(wait_ready(f), DRDY | DSC);
+	assert_true(hook_calls > 0);
+	assert_true(rig_is_sector(f->r->ram->host + MEM, 0));
+	stop(f);
+}
+
 static void geometry_follows_size_and_partition_table(void **state)
 {
 	struct rig *r = rig_new(true);
@@ -628,6 +666,8 @@ int main(void)
 		cmocka_unit_test(nien_holds_the_interrupt_back),
 		cmocka_unit_test(absent_drives_read_as_zero),
 		cmocka_unit_test(state_is_restored_in_the_middle_of_a_block),
+		cmocka_unit_test(software_reset_selects_drive_0),
+		cmocka_unit_test(aborted_dma_read_still_tells_what_it_wrote),
 		cmocka_unit_test(geometry_follows_size_and_partition_table),
 		cmocka_unit_test(survives_random_accesses),
 	};
