@@ -3,11 +3,12 @@
  * Intel 82078 floppy disk controller in PC/AT mode: registers, phases, and the commands that move
  * no data (fdc_data.c has the others).
  *
- *   port    read                        write
- *   base+2  DOR                         DOR   1:0 drive, 2 /RESET, 3 DMA and interrupt gate, 7:4
- * motors base+3  TDR                         TDR base+4  MSR                         DSR   1:0 data
- * rate, 7 software reset base+5  FIFO                        FIFO base+7  DIR   7 disk change CCR
- * 1:0 data rate
+ *   port    read                 write
+ *   base+2  DOR                  DOR  1:0 drive, 2 /RESET, 3 DMA and interrupt gate, 7:4 motors
+ *   base+3  TDR                  TDR
+ *   base+4  MSR                  DSR  1:0 data rate, 7 software reset
+ *   base+5  FIFO                 FIFO
+ *   base+7  DIR  7 disk change   CCR  1:0 data rate
  *
  *   MSR: 7 RQM (the FIFO wants an access), 6 DIO (1: a read), 5 non-DMA execution, 4 command busy,
  *   3:0 drives seeking
@@ -540,6 +541,7 @@ static int fdc_post_load(void *opaque, unsigned version, struct error *err)
 	    s->fifo_len > FDC_FIFO || s->pos > s->len || s->len > sizeof(s->data) ||
 	    s->reset_sense > FDC_SELECTS ||
 	    (s->phase == PHASE_RESULT && s->fifo_pos >= s->fifo_len) ||
+	    (s->phase == PHASE_COMMAND && s->fifo_pos && s->fifo_pos >= s->fifo_len) ||
 	    (executing && (s->wait < WAIT_TO_HOST || !fdc_selected(s))))
 		return error_set(err, EINVAL,
 				 "the saved state of the floppy controller is damaged");

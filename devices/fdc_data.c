@@ -147,7 +147,10 @@ static void request_done(struct drive_request *req, int result)
 		s->stale = false;
 		if (s->deferred) {
 			s->deferred = false;
-			start_sector(s);
+			if (code(s) == FDC_FORMAT)
+				fdc_format_track(s);
+			else
+				start_sector(s);
 		}
 		return;
 	}
@@ -316,6 +319,10 @@ void fdc_format_track(struct fdc *s)
 	if (!drive_writable(d->drive)) {
 		s->st1 |= ST1_NOT_WRITABLE;
 		end(s, ST0_ABNORMAL, d->track, s->head, sectors, s->fifo[F_SIZE]);
+		return;
+	}
+	if (s->in_flight) { /* of a command that a reset cut off: it still owns the buffer */
+		s->deferred = true;
 		return;
 	}
 	memset(s->data, 0, sizeof(s->data));

@@ -326,6 +326,52 @@ static void reset_during_a_transfer_forgets_it(void **state)
 	stop(f);
 }
 
+/* The request of the command that the reset cut off still owns the buffer when FORMAT starts. */
+static void format_waits_for_a_request_that_a_reset_left(void **state)
+{
+	struct fixture *f = start(1440 * 1024, IMAGE_WRITABLE);
+	uint8_t track[18 * 512];
+
+	for (unsigned i = 0; i < 18; i++)
+		store_le32(f->r->ram->host + MEM + 4 * i, 0 | 0 << 8 | (i + 1) << 16 | 2u << 24);
+	program_dma(f, 0x46, 512);
+	COMMAND(f, 0xE6, 0, 0, 0, 1, 2, 18, 0x1B, 0xFF);
+	reset_chip(f);
+	program_dma(f, 0x4A, 18 * 4);
+	COMMAND(f, 0x4D, 0, 2, 18, 0x54, 0xE5);
+	assert_int_equal(inb(f->r, 0x08) & 4, 0); /* no terminal count: nothing moved yet */
+	assert_int_equal(result(f), 7);
+	assert_int_equal(f->st[0], 0);
+	rig_image_read(f->path, track, sizeof(track), 0);
+	for (size_t i = 0; i < sizeof(track); i++)
+		assert_int_equal(track[i], 0xE5);
+	stop(f);
+}
+
+/* A command that claims to be complete but is still being written would run out of the FIFO. */
+static void damaged_command_state_is_refused(void **state)
+{
+	struct fixture *f = start(1440 * 1024, IMAGE_WRITABLE);
+	struct strbuf saved = STRBUF_INIT;
+	struct error err = ERROR_INIT;
+
+	state_save(f->r->env.states, &saved);
+	assert_int_equal(state_load(f->r->env.states, saved.data, saved.len, &err), 0);
+	for (size_t i = 0; i + 20 < saved.len; i++)
+		if (!memcmp(saved.data + i,
+			    "\x08"
+			    "fifo_pos",
+			    9) ||
+		    !memcmp(saved.data + i,
+			    "\x08"
+			    "fifo_len",
+			    9))
+			saved.data[i + 9 + 9] = 16;
+	assert_true(state_load(f->r->env.states, saved.data, saved.len, &err) < 0);
+	strbuf_free(&saved);
+	stop(f);
+}
+
 static void scan_compares(void **state)
 {
 	struct fixture *f = start(1440 * 1024, IMAGE_WRITABLE);
@@ -419,6 +465,8 @@ int main(void)
 		cmocka_unit_test(change_line_falls_with_a_step),
 		cmocka_unit_test(recalibrate_without_drive_is_an_equipment_check),
 		cmocka_unit_test(reset_during_a_transfer_forgets_it),
+		cmocka_unit_test(format_waits_for_a_request_that_a_reset_left),
+		cmocka_unit_test(damaged_command_state_is_refused),
 		cmocka_unit_test(scan_compares),
 		cmocka_unit_test(drive_types_follow_the_image),
 		cmocka_unit_test(small_image_reads_zeroes_behind_its_end),
