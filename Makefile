@@ -74,7 +74,7 @@ endif
 
 # Objects made with other flags are made again: their rules depend on this file, which changes only with the flags.
 differ = $(subst x$(1),,x$(2))$(subst x$(2),,x$(1))
-remember = $(shell mkdir -p $(BUILD))$(if $(call differ,$(strip $(2)),$(file <$(1))),$(file >$(1),$(strip $(2))))
+remember = $(shell mkdir -p $(BUILD))$(if $(call differ,$(strip $(2)),$(shell cat $(1) 2>/dev/null)),$(file >$(1),$(strip $(2))))
 $(call remember,$(BUILD)/flags,$(CC) $(CPPFLAGS) $(CFLAGS))
 $(call remember,$(BUILD)/link-flags,$(LDFLAGS) $(LDLIBS) $(SDL_LIBS))
 $(call remember,$(BUILD)/prefix,$(PREFIX))
