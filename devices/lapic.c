@@ -12,9 +12,6 @@
  * beats the processor priority, or while LINT0 passes the 8259's request on. lapic_ack() then says
  * which.
  *
- * The timer's input clock is 1 GHz, a tick of the virtual clock. Counts follow from the time at
- * which they were loaded; a host timer runs only while the LVT entry is unmasked.
- *
  * After RESET the bootstrap processor's LINT0 passes ExtINT on although the APIC is
  * software-disabled, which is the virtual wire mode that firmware sets up on a real board (MP spec
  * 1.4, 3.6.2.2), so that a PC without APIC-aware firmware works.
@@ -27,8 +24,8 @@
 #include "core/current_cpu.h"
 #include "core/memory.h"
 #include "core/state.h"
+#include "devices/lapic_internal.h"
 #include "lib/bytes.h"
-#include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/text.h"
 #include <stdlib.h>
@@ -57,13 +54,10 @@ enum reg {
 	REG_DIVIDE = 0x3E0,
 };
 
-enum lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
-
 enum {
 	/* SDM 10.4.8: version 14h, six LVT entries. */
 	VERSION = 0x14 | (LVT_COUNT - 1) << 16,
 	ID_SHIFT = 24,
-	VECTOR = 0xFF,
 	MODE_SHIFT = 8,
 	MODE = 7,
 	PRIORITY_CLASS = 0xF0,
@@ -72,8 +66,6 @@ enum {
 	LVT_PENDING = 1 << 12,
 	LVT_REMOTE_IRR = 1 << 14,
 	LVT_LEVEL = 1 << 15,
-	LVT_MASKED = 1 << 16,
-	LVT_PERIODIC = 1 << 17,
 
 	SVR_ENABLED = 1 << 8,
 	SVR_WRITABLE = 0x3FF, /* vector, enable, focus checking */
@@ -92,7 +84,6 @@ enum {
 
 	DIVIDE_WRITABLE = 0x0B,
 	BROADCAST = 0xFF,
-	MIN_PERIOD_NS = 20000, /* of host timer events; shorter periods are merged */
 	MAX_CPUS = 255,
 };
 
@@ -104,47 +95,12 @@ enum shorthand { TO_DEST, TO_SELF, TO_ALL, TO_OTHERS };
 
 /* Which bits of each LVT entry the guest can write (SDM figure 10-8). */
 static const uint32_t lvt_writable[LVT_COUNT] = {
-	[LVT_TIMER] = VECTOR | LVT_MASKED | LVT_PERIODIC,
-	[LVT_THERMAL] = VECTOR | MODE << MODE_SHIFT | LVT_MASKED,
-	[LVT_PERF] = VECTOR | MODE << MODE_SHIFT | LVT_MASKED,
-	[LVT_LINT0] = VECTOR | MODE << MODE_SHIFT | 1 << 13 | LVT_LEVEL | LVT_MASKED,
-	[LVT_LINT1] = VECTOR | MODE << MODE_SHIFT | 1 << 13 | LVT_LEVEL | LVT_MASKED,
-	[LVT_ERROR] = VECTOR | LVT_MASKED,
-};
-
-struct lapic {
-	uint64_t base; /* IA32_APIC_BASE */
-	uint32_t id, ldr, dfr, svr;
-	uint32_t tpr;
-	uint32_t isr[8], tmr[8], irr[8];
-	uint32_t esr, esr_pending; /* as read; collected since the last write */
-	uint32_t icr_low, icr_high;
-	uint32_t lvt[LVT_COUNT];
-	uint32_t initial_count, divide;
-	uint64_t timer_start; /* virtual ns */
-	uint32_t timer_first; /* ticks from timer_start to the first expiry; 0: stopped */
-	bool lint[2];         /* levels of the pins */
-	bool extint;          /* an ExtINT message waits to be acknowledged */
-	struct timer timer;
-
-	struct lapic_set *set;
-	unsigned cpu;
-	struct mem_mapping *mapping;
-	int intr; /* last level told to the processor; -1: none yet */
-};
-
-struct lapic_set {
-	unsigned cpus;
-	struct lapic *cpu;
-	unsigned next_lowest; /* where the search for equal lowest priorities starts */
-
-	const struct lapic_ops *ops;
-	void *opaque;
-	void (*eoi_hook)(void *opaque, uint8_t vector);
-	void *eoi_opaque;
-	struct memory *mem;
-	struct clock *clock;
-	struct state_registry *states;
+	[LVT_TIMER] = LVT_VECTOR | LVT_MASKED | LVT_PERIODIC,
+	[LVT_THERMAL] = LVT_VECTOR | MODE << MODE_SHIFT | LVT_MASKED,
+	[LVT_PERF] = LVT_VECTOR | MODE << MODE_SHIFT | LVT_MASKED,
+	[LVT_LINT0] = LVT_VECTOR | MODE << MODE_SHIFT | 1 << 13 | LVT_LEVEL | LVT_MASKED,
+	[LVT_LINT1] = LVT_VECTOR | MODE << MODE_SHIFT | 1 << 13 | LVT_LEVEL | LVT_MASKED,
+	[LVT_ERROR] = LVT_VECTOR | LVT_MASKED,
 };
 
 static const struct state_field lapic_fields[] = {
@@ -252,7 +208,7 @@ static void update(struct lapic *l)
 
 static void record_error(struct lapic *l, uint32_t error);
 
-static void accept_fixed(struct lapic *l, uint8_t vector, bool level)
+void lapic_accept_fixed(struct lapic *l, uint8_t vector, bool level)
 {
 	if (!software_enabled(l))
 		return;
@@ -275,8 +231,8 @@ static void record_error(struct lapic *l, uint32_t error)
 	bool first = !(l->esr_pending & error);
 
 	l->esr_pending |= error;
-	if (first && !(entry & LVT_MASKED) && (entry & VECTOR) >= FIRST_VECTOR)
-		accept_fixed(l, entry & VECTOR, false);
+	if (first && !(entry & LVT_MASKED) && (entry & LVT_VECTOR) >= FIRST_VECTOR)
+		lapic_accept_fixed(l, entry & LVT_VECTOR, false);
 }
 
 static void registers_reset(struct lapic *l)
@@ -284,7 +240,7 @@ static void registers_reset(struct lapic *l)
 	timer_cancel(&l->timer);
 	l->ldr = 0;
 	l->dfr = UINT32_MAX;
-	l->svr = VECTOR;
+	l->svr = LVT_VECTOR;
 	l->tpr = 0;
 	for (int i = 0; i < 8; i++)
 		l->isr[i] = l->tmr[i] = l->irr[i] = 0;
@@ -308,7 +264,7 @@ static void deliver_to(struct lapic *l, uint8_t mode, uint8_t vector, bool level
 	trace(TRACE_IRQ, "lapic %u: mode %u vector %02x", l->cpu, mode, vector);
 	switch (mode) {
 	case APIC_FIXED:
-	case APIC_LOWEST: accept_fixed(l, vector, level); break;
+	case APIC_LOWEST: lapic_accept_fixed(l, vector, level); break;
 	case APIC_NMI: ops->nmi(opaque, l->cpu); break;
 	case APIC_INIT:
 		registers_reset(l);
@@ -375,7 +331,7 @@ void lapic_msi(struct lapic_set *set, uint64_t address, uint32_t data)
 		.dest = (uint8_t)(address >> 12),
 		.logical = address >> 2 & 1,
 		.mode = data >> MODE_SHIFT & MODE,
-		.vector = data & VECTOR,
+		.vector = data & LVT_VECTOR,
 		.level = data >> 15 & 1,
 	};
 	deliver(set, &msg);
@@ -385,7 +341,7 @@ void lapic_msi(struct lapic_set *set, uint64_t address, uint32_t data)
 static void send_ipi(struct lapic *l)
 {
 	struct lapic_set *set = l->set;
-	uint8_t mode = l->icr_low >> MODE_SHIFT & MODE, vector = l->icr_low & VECTOR;
+	uint8_t mode = l->icr_low >> MODE_SHIFT & MODE, vector = l->icr_low & LVT_VECTOR;
 	enum shorthand shorthand = l->icr_low >> ICR_SHORTHAND_SHIFT & 3;
 	bool level = l->icr_low & ICR_LEVEL;
 
@@ -412,80 +368,13 @@ static void send_ipi(struct lapic *l)
 		break;
 	case TO_SELF:
 		if (mode == APIC_FIXED)
-			accept_fixed(l, vector, false);
+			lapic_accept_fixed(l, vector, false);
 		break;
 	default:
 		for (unsigned i = 0; i < set->cpus; i++)
 			if (enabled(&set->cpu[i]) && (shorthand == TO_ALL || &set->cpu[i] != l))
 				deliver_to(&set->cpu[i], mode, vector, false);
 	}
-}
-
-/* ---- the timer (SDM 10.5.4) ---- */
-
-/* log2 of the divider: 2, 4, 8 ... 128, 1 for 0..7. */
-static unsigned divide_shift(const struct lapic *l)
-{
-	unsigned code = (l->divide & 3) | (l->divide >> 1 & 4);
-	return (code + 1) & 7;
-}
-
-static bool periodic(const struct lapic *l)
-{
-	return l->lvt[LVT_TIMER] & LVT_PERIODIC;
-}
-
-static uint32_t current_count(const struct lapic *l)
-{
-	uint64_t ticks = (clock_now(l->set->clock) - l->timer_start) >> divide_shift(l);
-
-	if (!l->timer_first)
-		return 0;
-	if (ticks < l->timer_first)
-		return l->timer_first - (uint32_t)ticks;
-	if (!periodic(l) || !l->initial_count)
-		return 0;
-	return l->initial_count - (uint32_t)((ticks - l->timer_first) % l->initial_count);
-}
-
-/* Sets the host timer for the next expiry after now, if anyone wants it. */
-static void schedule(struct lapic *l)
-{
-	uint64_t now = clock_now(l->set->clock);
-	unsigned shift = divide_shift(l);
-	uint64_t at = l->timer_start + ((uint64_t)l->timer_first << shift);
-
-	if (!l->timer_first || (l->lvt[LVT_TIMER] & LVT_MASKED)) {
-		timer_cancel(&l->timer);
-		return;
-	}
-	if (at <= now) {
-		uint64_t period = (uint64_t)l->initial_count << shift;
-		if (!periodic(l) || !period) {
-			timer_cancel(&l->timer);
-			return;
-		}
-		at += ((now - at) / period + 1) * period;
-		if (at < now + MIN_PERIOD_NS)
-			at = now + MIN_PERIOD_NS;
-	}
-	timer_set(&l->timer, at);
-}
-
-static void start_timer(struct lapic *l, uint32_t count)
-{
-	l->timer_start = clock_now(l->set->clock);
-	l->timer_first = count;
-	schedule(l);
-}
-
-static void timer_expired(void *opaque)
-{
-	struct lapic *l = opaque;
-
-	trace(TRACE_TIMER, "lapic %u: timer", l->cpu);
-	accept_fixed(l, l->lvt[LVT_TIMER] & VECTOR, false);
-	schedule(l);
 }
 
 /* ---- registers ---- */
@@ -501,7 +390,7 @@ static void end_of_interrupt(struct lapic *l)
 	if (!test_bit(l->tmr, (uint8_t)vector))
 		return;
 	for (int i = 0; i < 2; i++)
-		if ((l->lvt[LVT_LINT0 + i] & VECTOR) == (uint32_t)vector)
+		if ((l->lvt[LVT_LINT0 + i] & LVT_VECTOR) == (uint32_t)vector)
 			l->lvt[LVT_LINT0 + i] &= ~(uint32_t)LVT_REMOTE_IRR;
 	if (l->set->eoi_hook)
 		l->set->eoi_hook(l->set->eoi_opaque, (uint8_t)vector);
@@ -522,11 +411,11 @@ static void write_lvt(struct lapic *l, unsigned n, uint32_t value)
 		if (((was ^ value) & LVT_PERIODIC) && l->timer_first) {
 			uint32_t left = 0;
 			l->lvt[n] = was;
-			left = current_count(l);
+			left = lapic_timer_count(l);
 			l->lvt[n] = value;
-			start_timer(l, left);
+			lapic_timer_start(l, left);
 		} else {
-			schedule(l);
+			lapic_timer_schedule(l);
 		}
 	}
 	update(l);
@@ -568,7 +457,7 @@ static uint64_t lapic_read(void *opaque, uint64_t offset, unsigned size)
 	case REG_ICR_LOW: return l->icr_low;
 	case REG_ICR_HIGH: return l->icr_high;
 	case REG_INITIAL: return l->initial_count;
-	case REG_CURRENT: return current_count(l);
+	case REG_CURRENT: return lapic_timer_count(l);
 	case REG_DIVIDE: return l->divide;
 	default: break;
 	}
@@ -594,6 +483,8 @@ static void lapic_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
 
 	if ((reg & 15) || size != 4)
 		return;
+	if (reg == REG_LVT || reg == REG_SVR || reg == REG_INITIAL || reg == REG_DIVIDE)
+		lapic_timer_catch_up(l);
 	switch (reg) {
 	case REG_ID: l->id = value & UINT32_C(0xFF000000); return;
 	case REG_TPR:
@@ -615,12 +506,12 @@ static void lapic_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
 	case REG_ICR_HIGH: l->icr_high = value & UINT32_C(0xFF000000); return;
 	case REG_INITIAL:
 		l->initial_count = value;
-		start_timer(l, value);
+		lapic_timer_start(l, value);
 		return;
 	case REG_DIVIDE: {
-		uint32_t left = current_count(l);
+		uint32_t left = lapic_timer_count(l);
 		l->divide = value & DIVIDE_WRITABLE;
-		start_timer(l, left);
+		lapic_timer_start(l, left);
 		return;
 	}
 	case REG_VERSION:
@@ -671,11 +562,11 @@ static void set_lint(struct lapic *l, int pin, bool level)
 
 	l->lint[pin] = level;
 	if (enabled(l) && !(*entry & LVT_MASKED)) {
-		uint8_t mode = *entry >> MODE_SHIFT & MODE, vector = *entry & VECTOR;
+		uint8_t mode = *entry >> MODE_SHIFT & MODE, vector = *entry & LVT_VECTOR;
 		if (mode == APIC_FIXED && (*entry & LVT_LEVEL)) {
 			if (level && !(*entry & LVT_REMOTE_IRR)) {
 				*entry |= LVT_REMOTE_IRR;
-				accept_fixed(l, vector, true);
+				lapic_accept_fixed(l, vector, true);
 			}
 		} else if (rising && mode != APIC_EXTINT) {
 			deliver_to(l, mode, vector, false);
@@ -795,7 +686,7 @@ struct lapic_set *lapic_set_new(const struct device_env *env, unsigned cpus,
 		l->cpu = i;
 		l->mapping = mem_map(env->mem, region, 0, LAPIC_DEFAULT_BASE, GUEST_PAGE_SIZE,
 				     MEM_PRIO_APIC);
-		timer_init(&l->timer, env->clock, timer_expired, l);
+		lapic_timer_init(l);
 		state_register(env->states, &lapic_desc, (int)i, l);
 		power_on(l);
 	}

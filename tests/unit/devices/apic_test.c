@@ -371,6 +371,59 @@ static void state_survives_saving(void **state)
 	assert_int_equal(lapic_ack(f->set, 0), 0x45);
 }
 
+/* Time goes on while the registers are written: even the shortest one-shot must fire. */
+static void the_shortest_one_shot_fires(void **state)
+{
+	struct fixture *f = *state;
+
+	lwrite(f, 0, 0x3E0, 0x0B); /* divide by 1 */
+	lwrite(f, 0, 0x320, 0x41);
+	f->rig.env.clock->step = 100;
+	lwrite(f, 0, 0x380, 1);
+	advance(f->rig.env.clock, 1000);
+	assert_true(f->intr[0]);
+	assert_int_equal(lapic_ack(f->set, 0), 0x41);
+	lwrite(f, 0, 0xB0, 0);
+	advance(f->rig.env.clock, 1000000);
+	assert_false(f->intr[0]);
+}
+
+/* The loop is late; what is over by the clock is not undone by writing the registers. */
+static void a_late_expiry_is_not_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	lwrite(f, 0, 0x3E0, 0x0B);
+	lwrite(f, 0, 0x320, 0x41);
+	lwrite(f, 0, 0x380, 500);
+	f->rig.env.clock->now += 1000;
+	lwrite(f, 0, 0x320, 0x10041); /* masked, too late */
+	assert_true(f->intr[0]);
+	assert_int_equal(lapic_ack(f->set, 0), 0x41);
+	advance(f->rig.env.clock, 1000);
+	assert_false(f->intr[0]);
+}
+
+/* A period of one tick is merged into something that the event loop can stand. */
+static void the_shortest_period_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	unsigned interrupts = 0;
+
+	lwrite(f, 0, 0x3E0, 0x0B);
+	lwrite(f, 0, 0x320, 0x20041);
+	lwrite(f, 0, 0x380, 1);
+	for (int i = 0; i < 1000; i++) {
+		advance(f->rig.env.clock, 1000);
+		if (f->intr[0]) {
+			interrupts++;
+			assert_int_equal(lapic_ack(f->set, 0), 0x41);
+			lwrite(f, 0, 0xB0, 0);
+		}
+	}
+	assert_in_range(interrupts, 40, 51); /* in a millisecond */
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -384,6 +437,9 @@ int main(void)
 		T(lint0_passes_the_pic_on),
 		T(the_bsp_takes_pic_interrupts_after_reset),
 		T(the_timer_counts_and_interrupts),
+		T(the_shortest_one_shot_fires),
+		T(a_late_expiry_is_not_lost),
+		T(the_shortest_period_is_bounded),
 		T(errors_are_collected_until_written),
 		T(software_disable_masks),
 		T(the_page_moves_and_disappears),
