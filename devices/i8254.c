@@ -233,9 +233,10 @@ static uint64_t next_rising_edge(struct channel *c, uint64_t now)
 
 /* ---- IRQ 0 ---- */
 
-static void schedule(struct i8254 *pit)
+/* Sets the timer for the first edge after tick `now`. */
+static void schedule(struct i8254 *pit, uint64_t now)
 {
-	uint64_t now = now_tick(pit), now_ns = clock_now(pit->clock);
+	uint64_t now_ns = clock_now(pit->clock);
 	uint64_t edge = next_rising_edge(&pit->channel[0], now);
 
 	if (!edge) {
@@ -258,12 +259,15 @@ static void schedule(struct i8254 *pit)
 	timer_set(&pit->timer, at);
 }
 
-/* After the guest changed channel 0: the line shows the new output, the timer the next edge. */
+/* After the guest changed channel 0: the line shows the new output, the timer the next edge. One
+ * look at the clock for both: an edge in between would be lost. */
 static void channel0_changed(struct i8254 *pit)
 {
+	uint64_t now = now_tick(pit);
+
 	pit->missed = 0;
-	irq_set(&pit->irq0, output(&pit->channel[0], now_tick(pit)));
-	schedule(pit);
+	irq_set(&pit->irq0, output(&pit->channel[0], now));
+	schedule(pit, now);
 }
 
 static void edge_due(void *opaque)
@@ -287,7 +291,16 @@ static void edge_due(void *opaque)
 	trace(TRACE_TIMER, "pit: IRQ 0 edge, %u missed", pit->missed);
 	irq_lower(&pit->irq0);
 	irq_raise(&pit->irq0);
-	schedule(pit);
+	schedule(pit, now);
+}
+
+/* Makes an edge that the event loop has not come to yet; before channel 0 is changed. */
+static void catch_up_irq0(struct i8254 *pit)
+{
+	if (!pit->timer.pending || pit->timer.deadline_ns > clock_now(pit->clock))
+		return;
+	timer_cancel(&pit->timer);
+	edge_due(pit);
 }
 
 /* ---- counts and control words ---- */
@@ -340,8 +353,10 @@ static void count_written(struct channel *c, uint16_t raw, uint64_t now)
 static void write_count(struct i8254 *pit, unsigned n, uint8_t value)
 {
 	struct channel *c = &pit->channel[n];
-	uint64_t now = now_tick(pit);
 
+	if (n == 0)
+		catch_up_irq0(pit);
+	uint64_t now = now_tick(pit);
 	switch (c->rw) {
 	case RW_LSB: count_written(c, value, now); break;
 	case RW_MSB: count_written(c, (uint16_t)(value << 8), now); break;
@@ -406,6 +421,8 @@ static void write_control(struct i8254 *pit, uint8_t value)
 		return;
 	}
 	bool gate = c->gate;
+	if (select == 0)
+		catch_up_irq0(pit);
 	*c = (struct channel){
 		.mode_bits = value >> CW_MODE_SHIFT & CW_MODE,
 		.rw = (uint8_t)rw,

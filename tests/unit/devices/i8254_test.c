@@ -263,6 +263,34 @@ static void a_tiny_count_does_not_flood_the_host(void **state)
 	assert_true(f->rig.edges[0] <= 51);
 }
 
+/* Time goes on while the registers are written: even the shortest one-shot interrupts. */
+static void the_shortest_one_shot_interrupts(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned step = 300; step < 1500; step += 100) {
+		unsigned before = f->rig.edges[0];
+		f->rig.env.clock->step = step;
+		program(f, 0, 0, 1);
+		f->rig.env.clock->step = 0;
+		advance(f->rig.env.clock, 100000);
+		assert_int_equal(f->rig.edges[0], before + 1);
+	}
+}
+
+/* The loop is late; an edge that is over by the clock is not undone by a new control word. */
+static void a_late_edge_is_not_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	program(f, 0, 0, 100);
+	f->rig.env.clock->now += 1000000;
+	program(f, 0, 0, 50000);
+	assert_int_equal(f->rig.edges[0], 1);
+	advance(f->rig.env.clock, 1000000);
+	assert_int_equal(f->rig.edges[0], 1);
+}
+
 static void refresh_toggles_and_bits_read_back(void **state)
 {
 	struct fixture *f = *state;
@@ -305,6 +333,8 @@ int main(void)
 		T(read_back_gives_status_then_count),
 		T(lost_ticks_are_made_up_for_without_a_storm),
 		T(a_tiny_count_does_not_flood_the_host),
+		T(the_shortest_one_shot_interrupts),
+		T(a_late_edge_is_not_lost),
 		T(refresh_toggles_and_bits_read_back),
 		T(state_survives_saving),
 	};
