@@ -142,6 +142,9 @@ struct cpu_state {
 	uint64_t mtrr_def_type, mtrr_phys[16],
 		mtrr_fixed[11]; /* base/mask pairs; 64K, 16K x2, 4K x8 */
 	uint64_t pdpte[4];      /* PAE: as loaded by the last CR3 load */
+	/* KVM's paravirtual clock (Linux, Documentation/virt/kvm/x86/msr.rst:
+	 * MSR_KVM_WALL_CLOCK_NEW and MSR_KVM_SYSTEM_TIME_NEW); 0 where the engine has none. */
+	uint64_t kvm_wall_clock, kvm_system_time;
 
 	/* x87, MMX and SSE: the FXSAVE image (SDM vol. 1, 10.5.1), 32-bit layout. */
 	uint8_t fxsave[512] __attribute__((aligned(16)));

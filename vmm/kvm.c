@@ -86,8 +86,60 @@ static bool idle(const struct kvm_vcpu *v)
 /* What other threads asked for since the last turn. */
 struct requests {
 	bool intr, nmi, init, sipi;
+	bool halted; /* the CPU was in HLT until now */
 	uint8_t sipi_vector;
 };
+
+/*
+ * KVM_RUN. When memory slots are replaced (kvm_memory.c) there are moments at which guest memory is
+ * missing; a CPU that fetches code or walks page tables then would go astray, so with several CPUs
+ * the one that changes the slots keeps the others out meanwhile. None of the locks is held in here.
+ */
+static int enter_guest(struct kvm_vcpu *v)
+{
+	struct kvm_engine *k = v->k;
+	int rc;
+
+	if (k->cpus == 1)
+		return ioctl(v->fd, KVM_RUN, NULL) < 0 ? -errno : 0;
+	pthread_mutex_lock(&k->mutex);
+	while (k->held)
+		pthread_cond_wait(&k->wake, &k->mutex);
+	v->inside = true;
+	pthread_mutex_unlock(&k->mutex);
+	rc = ioctl(v->fd, KVM_RUN, NULL) < 0 ? -errno : 0;
+	pthread_mutex_lock(&k->mutex);
+	v->inside = false;
+	if (k->held)
+		pthread_cond_broadcast(&k->quiet);
+	pthread_mutex_unlock(&k->mutex);
+	return rc;
+}
+
+void kvm_hold_vcpus(struct kvm_engine *k)
+{
+	if (k->cpus < 2)
+		return;
+	pthread_mutex_lock(&k->mutex);
+	k->held = true;
+	for (unsigned i = 0; i < k->cpus; i++)
+		if (k->vcpu[i].inside)
+			kick(&k->vcpu[i]);
+	for (unsigned i = 0; i < k->cpus; i++)
+		while (k->vcpu[i].inside)
+			pthread_cond_wait(&k->quiet, &k->mutex);
+	pthread_mutex_unlock(&k->mutex);
+}
+
+void kvm_release_vcpus(struct kvm_engine *k)
+{
+	if (k->cpus < 2)
+		return;
+	pthread_mutex_lock(&k->mutex);
+	k->held = false;
+	pthread_cond_broadcast(&k->wake);
+	pthread_mutex_unlock(&k->mutex);
+}
 
 /*
  * KVM finishes the instruction behind a port or memory exit (takes the answer, moves EIP) on the
@@ -98,9 +150,9 @@ static void finish_access(struct kvm_vcpu *v)
 {
 	while (v->access_open) {
 		__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-		int rc = ioctl(v->fd, KVM_RUN, NULL);
+		int rc = enter_guest(v);
 		v->access_open = false;
-		kvm_handle_exit(v, rc < 0 ? -errno : 0);
+		kvm_handle_exit(v, rc);
 	}
 }
 
@@ -119,25 +171,36 @@ static bool wait_for_work(struct kvm_vcpu *v, struct requests *r)
 		}
 		if (!v->waiting) {
 			v->waiting = true;
-			pthread_cond_signal(&k->quiet);
+			pthread_cond_broadcast(&k->quiet);
 		}
 		pthread_cond_wait(&k->wake, &k->mutex);
 	}
 	v->waiting = k->stopping;
 	/* Before the requests are read: one that comes later sets it again. */
 	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	*r = (struct requests){v->intr, v->nmi, v->init, v->sipi, v->sipi_vector};
+	*r = (struct requests){
+		.intr = v->intr,
+		.nmi = v->nmi,
+		.init = v->init,
+		.sipi = v->sipi,
+		.halted = v->activity == CPU_HALTED,
+		.sipi_vector = v->sipi_vector,
+	};
 	v->nmi = v->init = v->sipi = false;
 	if (v->activity == CPU_HALTED)
 		v->activity = CPU_RUNNING;
-	pthread_cond_signal(&k->quiet);
+	pthread_cond_broadcast(&k->quiet);
 	bool go_on = !k->stopping;
 	pthread_mutex_unlock(&k->mutex);
 	return go_on;
 }
 
-/* Hands an interrupt to KVM if the guest can take one now; asks to be told if it cannot. */
-static void inject_interrupt(struct kvm_vcpu *v)
+/*
+ * Hands an interrupt to KVM if the guest can take one now; asks to be told if it cannot
+ * (api.rst, 4.16 KVM_INTERRUPT and 5, ready_for_interrupt_injection). False: there was none any
+ * more.
+ */
+static bool inject_interrupt(struct kvm_vcpu *v)
 {
 	struct engine_config *c = &v->k->base.config;
 	struct kvm_run *run = v->run;
@@ -146,7 +209,7 @@ static void inject_interrupt(struct kvm_vcpu *v)
 
 	if (!run->ready_for_interrupt_injection) {
 		run->request_interrupt_window = 1;
-		return;
+		return true;
 	}
 	loop_lock(c->loop);
 	current_cpu = (int)v->index;
@@ -154,7 +217,7 @@ static void inject_interrupt(struct kvm_vcpu *v)
 	current_cpu = -1;
 	loop_unlock(c->loop);
 	if (vector < 0)
-		return;
+		return false;
 	trace(TRACE_INT, "cpu %u: interrupt %#x", v->index, (unsigned)vector);
 	irq.irq = (uint32_t)vector;
 	kvm_ioctl(v->fd, KVM_INTERRUPT, &irq);
@@ -162,6 +225,7 @@ static void inject_interrupt(struct kvm_vcpu *v)
 	/* One is on its way; another may be waiting behind it. */
 	run->ready_for_interrupt_injection = 0;
 	run->request_interrupt_window = __atomic_load_n(&v->intr, __ATOMIC_SEQ_CST);
+	return true;
 }
 
 static void serve_requests(struct kvm_vcpu *v, const struct requests *r)
@@ -173,8 +237,11 @@ static void serve_requests(struct kvm_vcpu *v, const struct requests *r)
 	if (r->nmi)
 		kvm_ioctl(v->fd, KVM_NMI, NULL);
 	v->run->request_interrupt_window = 0;
-	if (r->intr)
-		inject_interrupt(v);
+	if (!r->intr || v->activity != CPU_RUNNING)
+		return;
+	/* An interrupt that was withdrawn at the last moment does not end a HLT. */
+	if (!inject_interrupt(v) && r->halted && !r->nmi && !r->init)
+		v->activity = CPU_HALTED;
 }
 
 static void *vcpu_thread(void *opaque)
@@ -190,9 +257,9 @@ static void *vcpu_thread(void *opaque)
 		/* INIT may have put it to sleep. */
 		if (v->activity != CPU_RUNNING)
 			continue;
-		int rc = ioctl(v->fd, KVM_RUN, NULL);
+		int rc = enter_guest(v);
 		v->access_open = false;
-		kvm_handle_exit(v, rc < 0 ? -errno : 0);
+		kvm_handle_exit(v, rc);
 	}
 	return NULL;
 }
@@ -205,7 +272,8 @@ static void on_kick(int sig)
 static int start(struct engine *e, struct error *err)
 {
 	struct kvm_engine *k = self(e);
-	struct sigaction action = {.sa_handler = on_kick};
+	/* KVM_RUN ends with EINTR all the same; the system calls of a device's code go on. */
+	struct sigaction action = {.sa_handler = on_kick, .sa_flags = SA_RESTART};
 	sigset_t all, old;
 	int rc = 0;
 
@@ -247,6 +315,7 @@ static void resume_all(struct engine *e)
 {
 	struct kvm_engine *k = self(e);
 
+	kvm_memory_sync(k);
 	kvm_clocks_start(k);
 	pthread_mutex_lock(&k->mutex);
 	k->paused = false;
@@ -340,6 +409,9 @@ static int set_state(struct engine *e, unsigned cpu, const struct cpu_state *s, 
 
 	if (!v)
 		return error_set(err, EINVAL, "there is no CPU %u", cpu);
+	/* With PAE the kernel reads the page directory pointers from guest memory. */
+	if ((s->cr0 & CR0_PG) && (s->cr4 & CR4_PAE))
+		kvm_memory_sync(v->k);
 	pthread_mutex_lock(&v->k->mutex);
 	v->nmi = v->init = v->sipi = false;
 	v->apic_base = s->apic_base;
@@ -358,6 +430,8 @@ static int translate(struct engine *e, unsigned cpu, uint32_t va, uint64_t *gpa)
 	struct kvm_vcpu *v = vcpu_of(e, cpu);
 	struct kvm_translation t = {.linear_address = va};
 
+	if (v)
+		kvm_memory_sync(v->k);
 	if (!v || kvm_ioctl(v->fd, KVM_TRANSLATE, &t) < 0 || !t.valid)
 		return -EFAULT;
 	*gpa = t.physical_address;
@@ -427,6 +501,7 @@ static void free_engine(struct engine *e)
 		close(k->kvm_fd);
 	free(k->vcpu);
 	free(k->lapic);
+	free(k->supported_cpuid);
 	free(k);
 }
 
@@ -454,9 +529,8 @@ static bool capable(struct kvm_engine *k, int capability)
 	return kvm_ioctl_value(k->kvm_fd, KVM_CHECK_EXTENSION, (unsigned long)capability) > 0;
 }
 
-static int open_vm(struct kvm_engine *k, struct error *err)
+static int open_kvm(struct kvm_engine *k, struct error *err)
 {
-	uint64_t identity = KVM_IDENTITY_MAP_ADDR;
 	int rc;
 
 	rc = kvm_check_access(err);
@@ -479,17 +553,38 @@ static int open_vm(struct kvm_engine *k, struct error *err)
 	k->xsave = capable(k, KVM_CAP_XSAVE);
 	k->kvmclock_ctrl = capable(k, KVM_CAP_KVMCLOCK_CTRL);
 	k->adjust_clock = capable(k, KVM_CAP_ADJUST_CLOCK);
+	k->smm = capable(k, KVM_CAP_X86_SMM);
+	k->tsc_deadline = capable(k, KVM_CAP_TSC_DEADLINE_TIMER);
+	return 0;
+}
+
+/* api.rst, 4.40: the identity map's place is told before the first CPU is made. */
+static int place_own_pages(struct kvm_engine *k, struct error *err)
+{
+	uint64_t identity = KVM_IDENTITY_MAP_ADDR;
+	int rc = 0;
+
+	if (capable(k, KVM_CAP_SET_IDENTITY_MAP_ADDR))
+		rc = kvm_ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
+	if (rc >= 0 && capable(k, KVM_CAP_SET_TSS_ADDR))
+		rc = kvm_ioctl_value(k->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_ADDR);
+	return rc < 0 ? error_errno(err, -rc, "KVM finds no place for its own pages at %#llx",
+				    (unsigned long long)KVM_IDENTITY_MAP_ADDR)
+		      : 0;
+}
+
+static int create_vm(struct kvm_engine *k, struct error *err)
+{
 	do
 		k->vm_fd = ioctl(k->kvm_fd, KVM_CREATE_VM, 0UL);
 	while (k->vm_fd < 0 && errno == EINTR);
+	if (k->vm_fd < 0 && errno == EBUSY)
+		return error_errno(err, errno,
+				   "KVM cannot make a virtual machine while another hypervisor "
+				   "(VirtualBox, VMware) holds the processor's virtualisation");
 	if (k->vm_fd < 0)
 		return error_errno(err, errno, "KVM cannot make a virtual machine");
-	/* Processors without the need for these refuse them. */
-	if (capable(k, KVM_CAP_SET_IDENTITY_MAP_ADDR))
-		kvm_ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
-	if (capable(k, KVM_CAP_SET_TSS_ADDR))
-		kvm_ioctl_value(k->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_ADDR);
-	return 0;
+	return place_own_pages(k, err);
 }
 
 static int create_vcpu(struct kvm_engine *k, unsigned index, struct error *err)
@@ -511,7 +606,7 @@ static int create_vcpu(struct kvm_engine *k, unsigned index, struct error *err)
 	rc = kvm_set_cpuid(k, v, err);
 	if (rc < 0)
 		return rc;
-	if (index == 0 && k->ring_page)
+	if (index == 0 && k->ring_page && k->run_size >= ((size_t)k->ring_page + 1) * 4096)
 		k->ring = (struct kvm_coalesced_mmio_ring *)((uint8_t *)run +
 							     (size_t)k->ring_page * 4096);
 	return 0;
@@ -536,8 +631,11 @@ static int create_vcpus(struct kvm_engine *k, struct error *err)
 
 static int build(struct kvm_engine *k, struct error *err)
 {
-	int rc = open_vm(k, err);
+	int rc = open_kvm(k, err);
 
+	if (rc < 0)
+		return rc;
+	rc = create_vm(k, err);
 	if (rc < 0)
 		return rc;
 	if (k->base.config.kernel_irqchip) {

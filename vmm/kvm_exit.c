@@ -132,6 +132,8 @@ static void handle_internal_error(struct kvm_vcpu *v)
 		[KVM_INTERNAL_ERROR_EMULATION] = "it cannot emulate this instruction",
 		[KVM_INTERNAL_ERROR_SIMUL_EX] = "exceptions at the same time",
 		[KVM_INTERNAL_ERROR_DELIVERY_EV] = "an event could not be delivered",
+		[KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON] = "the processor left the guest for a "
+							      "reason that KVM does not know",
 	};
 	unsigned code = run->internal.suberror;
 	struct strbuf what = STRBUF_INIT;
@@ -194,6 +196,10 @@ static void dispatch(struct kvm_vcpu *v)
 	case KVM_EXIT_UNKNOWN:
 		snprintf(what, sizeof(what), "exit for an unknown hardware reason %#llx",
 			 (unsigned long long)run->hw.hardware_exit_reason);
+		internal_error(v, what);
+		break;
+	case KVM_EXIT_SYSTEM_EVENT:
+		snprintf(what, sizeof(what), "system event %u", run->system_event.type);
 		internal_error(v, what);
 		break;
 	default:

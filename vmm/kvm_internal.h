@@ -6,6 +6,7 @@
 #include "core/memory.h"
 #include "vmm/engine.h"
 #include <linux/kvm.h>
+#include <linux/kvm_para.h>
 #include <pthread.h>
 
 enum {
@@ -15,7 +16,9 @@ enum {
 	KVM_IOAPIC_PINS = 24,
 };
 
-/* Page addresses that KVM needs for itself below 4 GiB; the firmware's memory map reserves them. */
+/* Pages that KVM needs for itself below 4 GiB on some Intel processors: one page table and three
+ * pages of TSS (api.rst, 4.40 and 4.36). They touch the largest firmware ROM (16 MiB) from below,
+ * and the firmware's memory map reserves them. */
 #define KVM_IDENTITY_MAP_ADDR UINT64_C(0xfeffc000)
 #define KVM_TSS_ADDR          UINT64_C(0xfeffd000)
 
@@ -43,6 +46,7 @@ struct kvm_vcpu {
 
 	/* Guarded by k->mutex. */
 	bool waiting;   /* parked, not inside KVM_RUN nor in an exit's handler */
+	bool inside;    /* in KVM_RUN; kept only where there are several CPUs */
 	bool intr;      /* the INTR input, from our models */
 	bool nmi, init; /* requests */
 	bool sipi;
@@ -67,7 +71,9 @@ struct kvm_engine {
 	int kvm_fd, vm_fd;
 	size_t run_size;
 	bool irqchip;
-	bool readonly_slots, vcpu_events, debugregs, xsave, kvmclock_ctrl, adjust_clock;
+	bool vcpu_events, debugregs, xsave, kvmclock_ctrl, adjust_clock;
+	bool smm, tsc_deadline;
+	struct kvm_cpuid2 *supported_cpuid;
 
 	/* MSRs that state transfer covers: those KVM lists and lets be read. */
 	uint32_t msr[KVM_MSRS_MAX];
@@ -80,6 +86,7 @@ struct kvm_engine {
 	struct kvm_coalesced_mmio_ring *ring;
 	unsigned ring_page;
 	struct mem_listener listener;
+	bool slots_stale; /* the view changed while all CPUs stood still: see kvm_memory_sync() */
 	bool slot_error_told;
 
 	struct kvm_chips chips;
@@ -87,11 +94,13 @@ struct kvm_engine {
 	struct kvm_clock_data clock;
 	struct kvm_pit_state2 paused_pit;
 	bool clock_saved;
+	uint64_t paused_ns; /* CLOCK_MONOTONIC at the stop */
 
 	pthread_mutex_t mutex;
 	pthread_cond_t wake;  /* vCPU threads wait here */
-	pthread_cond_t quiet; /* pause() waits here */
+	pthread_cond_t quiet; /* pause() and kvm_hold_vcpus() wait here */
 	bool paused, stopping;
+	bool held;       /* no CPU may enter KVM_RUN: the memory slots are being changed */
 	bool sync_ready; /* mutex and conditions exist */
 
 	unsigned cpus; /* created so far */
@@ -102,8 +111,15 @@ struct kvm_engine {
 int kvm_ioctl(int fd, unsigned long request, void *arg);
 int kvm_ioctl_value(int fd, unsigned long request, unsigned long arg);
 
+/* kvm.c: between these no CPU is inside KVM_RUN. Machine lock held; not nested. */
+void kvm_hold_vcpus(struct kvm_engine *k);
+void kvm_release_vcpus(struct kvm_engine *k);
+
 /* kvm_memory.c */
 int kvm_memory_init(struct kvm_engine *k, struct error *err);
+/* Brings the slots up to date with what changed while the CPUs stood still. Machine lock held;
+ * before the CPUs run, and before the kernel is asked to look at guest memory. */
+void kvm_memory_sync(struct kvm_engine *k);
 void kvm_memory_fini(struct kvm_engine *k);
 /* Hands queued writes to the devices. Lock held. */
 void kvm_flush_coalesced(struct kvm_engine *k);

@@ -2,9 +2,17 @@
 /*
  * The interrupt chips and the timer inside the kernel: two 8259s, an IOAPIC, a local APIC for each
  * CPU, an 8254 with the speaker port. Their power-on state is read right after they were made, and
- * written back at each system reset.
+ * written back at each system reset. That state has no input levels: the kernel keeps those beside
+ * it, so a reset lowers the lines first.
  *
- * Document: Linux, Documentation/virt/kvm/api.rst (4.24 to 4.27, 4.52, 4.57, 4.71).
+ * Time while the machine stands still: the kernel's 8254 would go on and its missed ticks would all
+ * come at the end, so its state is taken at the stop and loaded again, which starts its counters
+ * anew; and the paravirtual clock is set back to what it was. A stop too short for a guest to tell
+ * it from a busy host (a debugger's or the monitor's look at a register) leaves both alone.
+ *
+ * Document: Linux, Documentation/virt/kvm/api.rst: 4.24 KVM_CREATE_IRQCHIP, 4.25 KVM_IRQ_LINE, 4.26
+ * and 4.27 KVM_GET/SET_IRQCHIP, 4.29 and 4.30 KVM_GET/SET_CLOCK, 4.52 KVM_SET_GSI_ROUTING, 4.57 and
+ * 4.58 KVM_GET/SET_LAPIC, 4.70 KVM_KVMCLOCK_CTRL, 4.71 to 4.73 KVM_CREATE_PIT2, KVM_GET/SET_PIT2.
  */
 #include "lib/bytes.h"
 #include "lib/log.h"
@@ -12,6 +20,9 @@
 #include "vmm/kvm_internal.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
+
+#define SHORT_STOP_NS UINT64_C(10000000)
 
 /* ISA interrupts go to the 8259s and to the IOAPIC's input of the same number, the timer's to
  * input 2; the IOAPIC's inputs from 16 on have no other way. */
@@ -92,6 +103,26 @@ static void told(const char *what, int rc)
 		warn("KVM does not reset its %s: %s", what, strerror(-rc));
 }
 
+/*
+ * A local APIC goes back to xAPIC mode at its own address before its registers are written: their
+ * layout depends on the mode. What the state transfer says about IA32_APIC_BASE comes later.
+ */
+static int reset_lapic(struct kvm_engine *k, unsigned cpu)
+{
+	enum { MSR_APIC_BASE = 0x1b };
+	struct cpu_state reset;
+	union {
+		struct kvm_msrs list;
+		uint8_t bytes[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	} base = {.list.nmsrs = 1};
+
+	cpu_state_reset(&reset, cpu == 0, 0);
+	base.list.entries[0] =
+		(struct kvm_msr_entry){.index = MSR_APIC_BASE, .data = reset.apic_base};
+	kvm_ioctl(k->vcpu[cpu].fd, KVM_SET_MSRS, &base);
+	return kvm_ioctl(k->vcpu[cpu].fd, KVM_SET_LAPIC, &k->lapic[cpu]);
+}
+
 void kvm_irqchip_reset(struct engine *e)
 {
 	struct kvm_engine *k = (struct kvm_engine *)e;
@@ -99,12 +130,14 @@ void kvm_irqchip_reset(struct engine *e)
 
 	if (!k->irqchip)
 		return;
+	for (int gsi = 0; gsi < KVM_IOAPIC_PINS; gsi++)
+		kvm_irqchip_set_gsi(k, gsi, false);
 	told("first 8259", kvm_ioctl(k->vm_fd, KVM_SET_IRQCHIP, &c.pic_master));
 	told("second 8259", kvm_ioctl(k->vm_fd, KVM_SET_IRQCHIP, &c.pic_slave));
 	told("IOAPIC", kvm_ioctl(k->vm_fd, KVM_SET_IRQCHIP, &c.ioapic));
 	told("8254", kvm_ioctl(k->vm_fd, KVM_SET_PIT2, &c.pit));
 	for (unsigned i = 0; i < k->base.config.cpus; i++)
-		told("local APIC", kvm_ioctl(k->vcpu[i].fd, KVM_SET_LAPIC, &k->lapic[i]));
+		told("local APIC", reset_lapic(k, i));
 	/* What pause() kept is of before the reset. */
 	if (k->clock_saved)
 		k->paused_pit = c.pit;
@@ -119,8 +152,17 @@ void kvm_irqchip_set_gsi(void *engine, int gsi, bool level)
 	kvm_ioctl(k->vm_fd, KVM_IRQ_LINE, &l);
 }
 
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 void kvm_clocks_stop(struct kvm_engine *k)
 {
+	k->paused_ns = monotonic_ns();
 	k->clock_saved = false;
 	if (k->irqchip && kvm_ioctl(k->vm_fd, KVM_GET_PIT2, &k->paused_pit) < 0)
 		return;
@@ -134,6 +176,8 @@ void kvm_clocks_start(struct kvm_engine *k)
 	if (!k->clock_saved)
 		return;
 	k->clock_saved = false;
+	if (monotonic_ns() - k->paused_ns < SHORT_STOP_NS)
+		return;
 	if (k->adjust_clock) {
 		struct kvm_clock_data c = {.clock = k->clock.clock};
 		kvm_ioctl(k->vm_fd, KVM_SET_CLOCK, &c);

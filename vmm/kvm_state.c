@@ -6,8 +6,13 @@
  * Only MSRs that the kernel lists, and lets be read, are transferred. Some kernels refuse to set
  * one that they list; such an MSR is noted, said once in the trace, and left alone from then on.
  *
- * Documents: Linux, Documentation/virt/kvm/api.rst; SDM vol. 1, 10.5.1 (FXSAVE), vol. 3A, 8.4 and
- * 9.1 (INIT, SIPI), vol. 4 (MSR numbers).
+ * A TSC of 0 (reset) is not taken literally: the kernel takes it, as it takes a value within a
+ * second of the other CPUs', for a wish to have all TSCs agree, and they go on counting.
+ *
+ * Documents: Linux, Documentation/virt/kvm/api.rst: 4.11 to 4.14 KVM_GET/SET_REGS and SREGS, 4.18
+ * and 4.19 KVM_GET/SET_MSRS, 4.31 and 4.32 KVM_GET/SET_VCPU_EVENTS, 4.33 and 4.34
+ * KVM_GET/SET_DEBUGREGS, 4.38 and 4.39 KVM_GET/SET_MP_STATE, 4.42 and 4.43 KVM_GET/SET_XSAVE; SDM
+ * vol. 1, 10.5.1 (FXSAVE), vol. 3A, 8.4 and 9.1 (INIT, SIPI), vol. 4 (MSR numbers).
  */
 #include "lib/bytes.h"
 #include "lib/log.h"
@@ -80,10 +85,10 @@ static void want_msr(struct kvm_engine *k, const struct kvm_msr_list *list, uint
 void kvm_msrs_init(struct kvm_engine *k)
 {
 	static const uint32_t plain[] = {
-		MSR_TSC,           MSR_SYSENTER_CS,       MSR_SYSENTER_ESP,
-		MSR_SYSENTER_EIP,  MSR_MISC_ENABLE,       MSR_PAT,
-		MSR_MTRR_FIX64K,   MSR_MTRR_FIX16K_80000, MSR_MTRR_FIX16K_A0000,
-		MSR_MTRR_DEF_TYPE,
+		MSR_TSC,           MSR_SYSENTER_CS,        MSR_SYSENTER_ESP,
+		MSR_SYSENTER_EIP,  MSR_MISC_ENABLE,        MSR_PAT,
+		MSR_MTRR_FIX64K,   MSR_MTRR_FIX16K_80000,  MSR_MTRR_FIX16K_A0000,
+		MSR_MTRR_DEF_TYPE, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
 	};
 	union {
 		struct kvm_msr_list list;
@@ -112,6 +117,8 @@ static uint64_t *msr_place(struct cpu_state *s, uint32_t index, uint32_t **narro
 	case MSR_MISC_ENABLE: return &s->misc_enable;
 	case MSR_PAT: return &s->pat;
 	case MSR_MTRR_DEF_TYPE: return &s->mtrr_def_type;
+	case MSR_KVM_WALL_CLOCK_NEW: return &s->kvm_wall_clock;
+	case MSR_KVM_SYSTEM_TIME_NEW: return &s->kvm_system_time;
 	case MSR_MTRR_FIX64K: return &s->mtrr_fixed[0];
 	case MSR_MTRR_FIX16K_80000: return &s->mtrr_fixed[1];
 	case MSR_MTRR_FIX16K_A0000: return &s->mtrr_fixed[2];
@@ -194,11 +201,15 @@ static struct cpu_segment segment_from_kvm(const struct kvm_segment *k)
 
 static struct kvm_segment segment_to_kvm(const struct cpu_segment *s)
 {
+	/* Entry to the guest fails with a code or data segment that was never accessed (SDM vol.
+	 * 3C, 26.3.1.2); one that is in a segment register has been. */
+	bool accessed = (s->attr & SEG_S) && (s->attr & SEG_P);
+
 	return (struct kvm_segment){
 		.selector = s->selector,
 		.base = s->base,
 		.limit = s->limit,
-		.type = s->attr & SEG_TYPE,
+		.type = (s->attr & SEG_TYPE) | (accessed ? SEG_ACCESSED : 0),
 		.s = !!(s->attr & SEG_S),
 		.dpl = (s->attr & SEG_DPL) >> SEG_DPL_SHIFT,
 		.present = !!(s->attr & SEG_P),
@@ -350,6 +361,9 @@ static int fpu_write(struct kvm_vcpu *v, const uint8_t *x)
 	if (rc < 0)
 		return rc;
 	memcpy(to, x, FX_XMM0 + 16 * XMM_REGS_32BIT);
+	/* The kernel's layout is the 64-bit one: selectors would be high halves of pointers. */
+	memset(to + FX_FIP + 4, 0, 4);
+	memset(to + FX_FDP + 4, 0, 4);
 	store_le32(to + FX_MXCSR, load_le32(x + FX_MXCSR) & MXCSR_VALID);
 	store_le32(to + XSTATE_BV, load_le32(to + XSTATE_BV) | XSTATE_X87_SSE);
 	return kvm_ioctl(v->fd, KVM_SET_XSAVE, &image);
@@ -372,7 +386,7 @@ static void events_get(const struct kvm_vcpu_events *e, struct cpu_state *s)
 	s->nmi_masked = e->nmi.masked;
 }
 
-static void events_set(struct kvm_vcpu_events *e, const struct cpu_state *s)
+static void events_set(struct kvm_vcpu_events *e, const struct cpu_state *s, bool smm)
 {
 	memset(e, 0, sizeof(*e));
 	e->exception.injected = s->exception_pending;
@@ -385,6 +399,9 @@ static void events_set(struct kvm_vcpu_events *e, const struct cpu_state *s)
 	e->nmi.pending = s->nmi_pending;
 	e->nmi.masked = s->nmi_masked;
 	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+	/* Out of SMM, where a guest may have sent itself, and no INIT latched. */
+	if (smm)
+		e->flags |= KVM_VCPUEVENT_VALID_SMM;
 }
 
 static uint8_t activity_get(struct kvm_vcpu *v)
@@ -488,7 +505,7 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct error *e
 	if (v->k->debugregs)
 		kvm_ioctl(v->fd, KVM_SET_DEBUGREGS, &dbg);
 	if (v->k->vcpu_events) {
-		events_set(&ev, s);
+		events_set(&ev, s, v->k->smm);
 		kvm_ioctl(v->fd, KVM_SET_VCPU_EVENTS, &ev);
 	}
 	set_msrs(v, s);
@@ -505,12 +522,18 @@ void kvm_cpu_init(struct kvm_vcpu *v)
 
 	if (kvm_get_state(v, &old, NULL) < 0)
 		return;
-	/* INIT leaves the FPU, the MSRs, the caches' type registers and the TSC alone. */
-	cpu_state_reset(&s, v->index == 0, old.gpr[R_EDX]);
-	s.gpr[R_EDX] = cpu_model_signature(v->k->base.config.model);
+	/* INIT leaves the FPU, the MSRs, the TSC and CR0's cache bits alone (SDM vol. 3A, table
+	 * 9-1). */
+	cpu_state_reset(&s, v->index == 0, cpu_model_signature(v->k->base.config.model));
+	s.cr0 = CR0_ET | (old.cr0 & (CR0_CD | CR0_NW));
 	memcpy(s.fxsave, old.fxsave, sizeof(s.fxsave));
 	s.tsc = old.tsc;
 	s.apic_base = old.apic_base;
+	s.sysenter_cs = old.sysenter_cs;
+	s.sysenter_esp = old.sysenter_esp;
+	s.sysenter_eip = old.sysenter_eip;
+	s.kvm_wall_clock = old.kvm_wall_clock;
+	s.kvm_system_time = old.kvm_system_time;
 	s.pat = old.pat;
 	s.misc_enable = old.misc_enable;
 	s.mtrr_def_type = old.mtrr_def_type;
