@@ -173,8 +173,7 @@ static int wait_for_peer(struct sock *s, struct error *err)
 			break;
 		if (p[1].revents) {
 			close(signals);
-			return error_set(err, EINTR, "'%s': a signal ended the wait for a peer",
-					 s->name);
+			return error_set(err, EINTR, "a signal ended the wait for a connection");
 		}
 		if (p[0].revents)
 			fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -207,7 +206,7 @@ static int start_server(struct chardev *chr, bool wait, struct error *err)
 		return error_errno(err, code, "cannot listen on '%s'", s->name);
 	}
 	if (wait) {
-		report("waiting for a connection on '%s'", chardev_describe(chr));
+		report("waiting for a connection on '%s'", s->name);
 		int fd = wait_for_peer(s, err);
 		if (fd < 0)
 			return fd;

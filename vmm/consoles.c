@@ -63,16 +63,8 @@ static int build_console(struct machine *m, bool qmp, const char *spec, unsigned
 /* -nographic with a -serial that does not need the terminal leaves it to the monitor. */
 static bool terminal_is_free(const struct options *o)
 {
-	if (!o->nographic || !o->serial.count || o->monitor.count || o->mon.count)
-		return false;
-	const struct arg_list *const users[] = {&o->serial, &o->parallel, &o->debugcon, &o->qmp,
-						&o->chardev};
-	for (size_t list = 0; list < sizeof(users) / sizeof(users[0]); list++)
-		for (size_t n = 0; n < users[list]->count; n++)
-			if (!strncmp(users[list]->item[n], "stdio", 5) ||
-			    !strncmp(users[list]->item[n], "mon:stdio", 9))
-				return false;
-	return true;
+	return o->nographic && o->serial.count && !o->monitor.count && !o->mon.count &&
+	       !options_use_stdio(o);
 }
 
 int consoles_build(struct machine *m, struct error *err)

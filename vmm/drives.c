@@ -26,9 +26,10 @@ static const char *const ide_slot_names[IDE_SLOTS] = {
 	"secondary slave",
 };
 
+/* What the user typed behind the option. */
 static const char *describe(const struct drive_option *d)
 {
-	return d->opts.source ? d->opts.source : d->id ? d->id : "no medium";
+	return d->typed ? d->typed : d->id ? d->id : "no medium";
 }
 
 static int slot_taken(const struct slot *slot, const struct drive_option *d,
@@ -296,6 +297,10 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 	    (r = locking_flags(opts, &config->image_flags, err)) < 0 ||
 	    (r = geometry(opts, config, err)) < 0)
 		return r;
+	/* ATA-6 8.15 gives the serial number 20 characters. */
+	if (config->serial && strlen(config->serial) > 20)
+		return error_set(err, EINVAL, "serial=%s is longer than 20 characters",
+				 config->serial);
 	if (config->kind == DRIVE_CDROM && !readonly)
 		return error_set(err, EINVAL, "a CD-ROM cannot be written; leave readonly=off out");
 	if (config->kind == DRIVE_DISK && readonly && !snapshot)

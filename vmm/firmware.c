@@ -101,7 +101,7 @@ int firmware_build(struct machine *m, struct error *err)
 		.graphical = !o->nographic,
 		.fdc = true,
 		.boot = boot,
-		.floppy_boot_check = true,
+		.floppy_boot_check = !o->no_fd_bootchk,
 		.boot_entries = entries,
 		.boot_entry_count = boot_entries(m, entries, paths),
 		.kernel = o->kernel,

@@ -12,6 +12,7 @@
 #include "core/iobus.h"
 #include "core/memory.h"
 #include "core/state.h"
+#include "devices/coprocessor.h"
 #include "devices/debug_exit.h"
 #include "devices/debugcon.h"
 #include "devices/fdc.h"
@@ -95,6 +96,19 @@ static void apic_base_changed(void *opaque, unsigned cpu, uint64_t value)
 		lapic_set_base(m->dev.lapics, cpu, value);
 }
 
+static void ferr(void *opaque, unsigned cpu)
+{
+	struct machine *m = opaque;
+	coprocessor_ferr(m->dev.coprocessor);
+}
+
+static void ignne(void *opaque)
+{
+	struct machine *m = opaque;
+	if (m->engine->ops->ignne)
+		m->engine->ops->ignne(m->engine);
+}
+
 static void lapic_intr(void *opaque, unsigned cpu, bool level)
 {
 	struct machine *m = opaque;
@@ -164,6 +178,7 @@ static int build_engine(struct machine *m, struct error *err)
 		.clock = m->clock,
 		.ack = acknowledge,
 		.apic_base_changed = apic_base_changed,
+		.ferr = ferr,
 		.event = machine_engine_event,
 		.opaque = m,
 	};
@@ -241,14 +256,13 @@ static int build_memory_and_pci(struct machine *m, struct error *err)
 static int build_isa_devices(struct machine *m, struct error *err)
 {
 	struct rtc_config rtc = {.base = RTC_UTC};
-	if (m->options->rtc && rtc_config_parse(m->options->rtc, &rtc, err) < 0) {
-		error_prefix(err, "-rtc %s", m->options->rtc);
+	if (m->options->rtc && rtc_config_parse(m->options->rtc, &rtc, err) < 0)
 		return -err->code;
-	}
 	m->dev.dma = i8237_new(&m->env);
 	m->dev.rtc = mc146818_new(&m->env, machine_isa_line(m, 8), &rtc);
 	m->dev.kbc = i8042_new(&m->env, machine_isa_line(m, 1), machine_isa_line(m, 12), &m->input);
 	m->dev.port92 = port92_new(&m->env);
+	m->dev.coprocessor = coprocessor_new(&m->env, machine_isa_line(m, 13), ignne, m);
 	return ports_build(m, err);
 }
 
@@ -372,6 +386,7 @@ static void free_devices(struct machine *m)
 		FREE(parallel[n], parallel_free);
 	for (size_t n = 0; n < ARRAY_SIZE(d->serial); n++)
 		FREE(serial[n], serial16550_free);
+	FREE(coprocessor, coprocessor_free);
 	FREE(port92, port92_free);
 	FREE(kbc, i8042_free);
 	FREE(rtc, mc146818_free);

@@ -12,9 +12,12 @@ static int run(struct options *o)
 	struct background background = {.ready_fd = -1};
 	int status = 1;
 
-	machine_block_signals();
+	/* The parent that waits for -daemonize can be interrupted; from here on the loop reads
+	 * them.
+	 */
 	if (background_start(&background, o, &err) < 0)
 		goto fail;
+	machine_block_signals();
 	struct machine *m = machine_new(o, &err);
 	if (!m)
 		goto fail;

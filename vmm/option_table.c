@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 /* A PC without 64-bit mode addresses 36 bits at most, and that with PAE (SDM vol. 3A, 4.1). */
 #define MAX_RAM (64 * GIB)
@@ -214,15 +215,25 @@ static int parse_machine(struct options *o, const struct option_row *row, const 
 	if ((r = set_accel_property(o, "-machine", opts, err)) < 0 ||
 	    (r = opts_get_bool(opts, "acpi", &o->acpi, err)) < 0)
 		return r;
+	/* What this PC has not may be switched off. */
+	static const char *const missing[] = {"usb", "vmport", "hpet", "nvdimm", "smm", "hmat"};
+	for (size_t n = 0; n < ARRAY_SIZE(missing); n++) {
+		bool on = false;
+		if ((r = opts_get_bool(opts, missing[n], &on, err)) < 0)
+			return r;
+		if (on)
+			return error_set(err, ENOTSUP, "-%s %s: this PC has no %s", row->name, arg,
+					 missing[n]);
+	}
 	return opts_check_unused(
 		opts, "-machine",
-		(const char *const[]){"type", "accel", "kernel-irqchip", "acpi", NULL}, err);
+		(const char *const[]){"type", "accel", "kernel-irqchip", "acpi", "usb", NULL}, err);
 }
 
 static int parse_drive(struct options *o, const struct option_row *row, const char *arg,
 		       struct error *err)
 {
-	return options_add_drive(o, "-drive", arg, err);
+	return options_add_drive(o, "-drive", arg, arg, err);
 }
 
 /* A file name as the value of an option string: commas doubled. */
@@ -250,7 +261,7 @@ static int parse_drive_short(struct options *o, const struct option_row *row, co
 	else
 		spec = xasprintf("file=%s,if=ide,media=cdrom,index=2", file);
 	char *option = xasprintf("-%s", row->name);
-	return options_add_drive(o, option, spec, err);
+	return options_add_drive(o, option, arg, spec, err);
 }
 
 static int parse_display(struct options *o, const struct option_row *row, const char *arg,
@@ -335,7 +346,12 @@ static int parse_name(struct options *o, const struct option_row *row, const cha
 	if (r < 0)
 		return r;
 	o->name = opts_get(opts, "guest");
-	return opts_check_unused(opts, "-name", (const char *const[]){"guest", NULL}, err);
+	/* As ps shows it; the kernel keeps 15 characters. */
+	const char *process = opts_get(opts, "process");
+	if (process && prctl(PR_SET_NAME, process) < 0)
+		return error_errno(err, errno, "-name %s: cannot set the process's name", arg);
+	return opts_check_unused(opts, "-name", (const char *const[]){"guest", "process", NULL},
+				 err);
 }
 
 static int parse_trace(struct options *o, const struct option_row *row, const char *arg,
@@ -422,6 +438,7 @@ SWITCH_OPTION(set_full_screen, full_screen, true)
 SWITCH_OPTION(set_no_reboot, no_reboot, true)
 SWITCH_OPTION(set_no_shutdown, no_shutdown, true)
 SWITCH_OPTION(set_no_acpi, acpi, false)
+SWITCH_OPTION(set_no_fd_bootchk, no_fd_bootchk, true)
 SWITCH_OPTION(set_start_stopped, start_stopped, true)
 SWITCH_OPTION(set_daemonize, daemonize, true)
 SWITCH_OPTION(set_nodefaults, no_default_drives, true)
@@ -490,7 +507,8 @@ const struct option_row option_table[] = {
 	 "tcp:HOST:PORT[,server=on], pty, pipe:PATH, null, none, mon:stdio, chardev:ID."},
 	{"parallel", NULL, "dev", add_parallel, NULL, "The parallel port (up to three), likewise."},
 	{"debugcon", NULL, "dev", add_debugcon, NULL,
-	 "What the firmware writes to the debug console (port 0x402)."},
+	 "What is written to the debug console: the firmware's log (port 0x402) and guests' own\n"
+	 "(port 0xe9)."},
 	{"monitor", NULL, "dev", add_monitor, NULL, "The monitor, likewise."},
 	{"qmp", NULL, "dev", add_qmp, NULL, "The JSON control protocol, likewise."},
 	{"chardev", NULL, "backend,id=id,...", add_chardev, NULL,
@@ -506,6 +524,8 @@ const struct option_row option_table[] = {
 	{"nic", NULL, "none", parse_nic_none, NULL,
 	 "No network card (there is none in this version)."},
 	{"net", NULL, "none", parse_nic_none, NULL, "The same."},
+	{"no-fd-bootchk", NULL, NULL, set_no_fd_bootchk, NULL,
+	 "Boots floppies without the signature 55 AA too."},
 	{"no-acpi", NULL, NULL, set_no_acpi, NULL, "No ACPI tables."},
 	{"nodefaults", NULL, NULL, set_nodefaults, NULL,
 	 "Only the drives, ports and consoles asked for; otherwise there is an empty floppy and CD "

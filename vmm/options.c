@@ -70,6 +70,18 @@ static void options_defaults(struct options *o)
 	o->acpi = true;
 }
 
+bool options_use_stdio(const struct options *o)
+{
+	const struct arg_list *const lists[] = {&o->serial,  &o->parallel, &o->debugcon,
+						&o->monitor, &o->qmp,      &o->chardev};
+	for (size_t list = 0; list < ARRAY_SIZE(lists); list++)
+		for (size_t n = 0; n < lists[list]->count; n++)
+			if (!strncmp(lists[list]->item[n], "stdio", 5) ||
+			    !strncmp(lists[list]->item[n], "mon:stdio", 9))
+				return true;
+	return false;
+}
+
 int options_parse(struct options *o, int argc, char **argv, struct error *err)
 {
 	options_defaults(o);
@@ -103,6 +115,10 @@ int options_parse(struct options *o, int argc, char **argv, struct error *err)
 		return error_set(err, EINVAL,
 				 "-nographic needs the terminal that -daemonize gives up; "
 				 "use -display none");
+	if (o->daemonize && options_use_stdio(o))
+		return error_set(err, EINVAL,
+				 "stdio is the terminal that -daemonize gives up; use pty, file: "
+				 "or unix:");
 	if (o->initrd && !o->kernel)
 		return error_set(err, EINVAL, "-initrd needs -kernel");
 	if (o->append && !o->kernel)
@@ -111,10 +127,10 @@ int options_parse(struct options *o, int argc, char **argv, struct error *err)
 }
 
 /* Reads bus=/unit= or index= into one number; -1 if none is given. */
-static int parse_slot(struct drive_option *d, const char *spec, struct error *err)
+static int parse_slot(struct drive_option *d, struct error *err)
 {
 	uint64_t bus = 0, unit = 0, index = 0;
-	unsigned units = d->interface == IF_IDE ? 2 : 2, buses = d->interface == IF_IDE ? 2 : 1;
+	unsigned units = 2, buses = d->interface == IF_IDE ? 2 : 1;
 	bool has_index = opts_has(&d->opts, "index"), has_unit = opts_has(&d->opts, "unit");
 	bool has_bus = opts_has(&d->opts, "bus");
 	int r;
@@ -124,41 +140,46 @@ static int parse_slot(struct drive_option *d, const char *spec, struct error *er
 		return r;
 	if (has_index && (has_unit || has_bus))
 		return error_set(err, EINVAL, "%s %s: give either index= or bus=/unit=", d->option,
-				 spec);
+				 d->typed);
 	if (index >= units * buses || bus >= buses || unit >= units)
-		return error_set(err, EINVAL, "%s %s: there is no such slot; %s", d->option, spec,
-				 d->interface == IF_IDE
-					 ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
-					 : "there are floppy drives 0 and 1");
+		return error_set(
+			err, EINVAL, "%s %s: there is no such slot; %s", d->option, d->typed,
+			d->interface == IF_IDE ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
+					       : "there are floppy drives 0 and 1");
 	d->index = has_index ? (int)index : has_unit || has_bus ? (int)(bus * units + unit) : -1;
 	return 0;
 }
 
-int options_add_drive(struct options *o, const char *option, const char *spec, struct error *err)
+int options_add_drive(struct options *o, const char *option, const char *typed, const char *spec,
+		      struct error *err)
 {
 	static const char *const interfaces[] = {"ide", "floppy", "none", NULL};
 	static const char *const media[] = {"disk", "cdrom", NULL};
-	struct drive_option d = {.index = -1, .option = option};
+	struct drive_option d = {.index = -1, .option = option, .typed = typed};
 	int r = opts_parse(&d.opts, spec, "file", err);
 	if (r < 0)
 		return r;
 	int interface = IF_IDE, medium = 0;
 	const char *kind = opts_get(&d.opts, "if"), *why = kind ? absent_interface(kind) : NULL;
 	if (why)
-		return error_set(err, ENOTSUP, "%s %s: %s", option, spec, why);
+		return error_set(err, ENOTSUP, "%s %s: %s", option, typed, why);
 	if ((r = opts_get_enum(&d.opts, "if", interfaces, &interface, err)) < 0 ||
 	    (r = opts_get_enum(&d.opts, "media", media, &medium, err)) < 0) {
-		error_prefix(err, "%s %s", option, spec);
+		error_prefix(err, "%s %s", option, typed);
 		return r;
 	}
 	d.interface = interface;
 	d.cdrom = medium == 1;
-	if (interface != IF_NONE && (r = parse_slot(&d, spec, err)) < 0)
+	if (interface != IF_NONE && (r = parse_slot(&d, err)) < 0)
 		return r;
 	d.id = opts_get(&d.opts, "id");
 	if (interface == IF_NONE && !d.id)
 		return error_set(err, EINVAL, "%s %s: if=none needs id= for -device to name it",
-				 option, spec);
+				 option, typed);
+	for (size_t n = 0; d.id && n < o->drive_count; n++)
+		if (o->drives[n].id && !strcmp(o->drives[n].id, d.id))
+			return error_set(err, EEXIST, "%s %s: there is a drive with id=%s already",
+					 option, typed, d.id);
 	o->drives = xrealloc(o->drives, (o->drive_count + 1) * sizeof(*o->drives));
 	o->drives[o->drive_count++] = d;
 	return 0;

@@ -28,6 +28,7 @@ struct drive_option {
 	int index; /* IDE: bus * 2 + unit; floppy: unit; -1: the next free one */
 	bool cdrom;
 	const char *option; /* "-hda", "-drive": for messages */
+	const char *typed;  /* the argument of that option */
 	const char *id;     /* owned by opts, or NULL */
 	struct opts opts;   /* what is left for the block layer, and owner of the strings */
 };
@@ -62,6 +63,7 @@ struct options {
 	const char *rtc;
 	const char *uuid;
 	bool acpi;
+	bool no_fd_bootchk;
 
 	bool no_reboot, no_shutdown, start_stopped;
 	const char *name;
@@ -81,9 +83,12 @@ enum options_result {
  */
 int options_parse(struct options *o, int argc, char **argv, struct error *err);
 
-/* Adds -drive's argument (also used for -hda etc. through a made-up string). */
-int options_add_drive(struct options *o, const char *option, const char *spec, struct error *err);
+/* Adds a drive from -drive's argument; -hda and its like make such a `spec` of what was `typed`. */
+int options_add_drive(struct options *o, const char *option, const char *typed, const char *spec,
+		      struct error *err);
 void arg_list_add(struct arg_list *list, const char *arg);
+/* Whether a port, a monitor or a -chardev is on the terminal. */
+bool options_use_stdio(const struct options *o);
 
 /* One row of the table. */
 struct option_row {
