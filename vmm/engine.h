@@ -51,6 +51,9 @@ struct engine_config {
 	int (*ack)(void *opaque, unsigned cpu);
 	/* The local APIC base MSR was written (lock held); our LAPIC model only. */
 	void (*apic_base_changed)(void *opaque, unsigned cpu, uint64_t value);
+	/* A CPU is stopped by an x87 exception with CR0.NE clear (its FERR# pin); lock held. soft
+	 * only. */
+	void (*ferr)(void *opaque, unsigned cpu);
 	/* Lock held; called on a vCPU thread. After ENGINE_INTERNAL_ERROR that vCPU stays paused.
 	 */
 	void (*event)(void *opaque, unsigned cpu, enum engine_event event, const char *detail);
@@ -73,6 +76,8 @@ struct engine_ops {
 	void (*nmi)(struct engine *e, unsigned cpu);
 	void (*init)(struct engine *e, unsigned cpu);
 	void (*sipi)(struct engine *e, unsigned cpu, uint8_t vector);
+	/* Asserts IGNNE# at all CPUs; the answer to ferr(). May be NULL. */
+	void (*ignne)(struct engine *e);
 	/* Paused: the whole state of one CPU. */
 	int (*get_state)(struct engine *e, unsigned cpu, struct cpu_state *s, struct error *err);
 	int (*set_state)(struct engine *e, unsigned cpu, const struct cpu_state *s,

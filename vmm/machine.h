@@ -71,6 +71,7 @@ struct machine_devices {
 	struct mc146818 *rtc;
 	struct i8042 *kbc;
 	struct port92 *port92;
+	struct coprocessor *coprocessor;
 	struct pcspeaker *speaker;
 	struct serial16550 *serial[4];
 	struct parallel *parallel[3];

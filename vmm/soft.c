@@ -104,6 +104,12 @@ static void cpu_apic_base_changed(void *opaque, unsigned index, uint64_t value)
 		s->base.config.apic_base_changed(s->base.config.opaque, index, value);
 }
 
+static void cpu_ferr(void *opaque, unsigned index)
+{
+	struct soft_engine *s = opaque;
+	s->base.config.ferr(s->base.config.opaque, index);
+}
+
 static uint64_t cpu_time_ns(void *opaque)
 {
 	struct soft_engine *s = opaque;
@@ -301,6 +307,13 @@ static void soft_sipi(struct engine *e, unsigned cpu, uint8_t vector)
 	wake_for(s, cpu);
 }
 
+static void soft_ignne(struct engine *e)
+{
+	struct soft_engine *s = self(e);
+	for (unsigned n = 0; n < e->config.cpus; n++)
+		soft_cpu_set_ignne(s->vcpu[n].cpu, true);
+}
+
 /* ---- State ---- */
 
 static int soft_get_state(struct engine *e, unsigned cpu, struct cpu_state *state,
@@ -403,6 +416,7 @@ static const struct engine_ops soft_ops = {
 	.nmi = soft_nmi,
 	.init = soft_init,
 	.sipi = soft_sipi,
+	.ignne = soft_ignne,
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.has_irqchip = soft_has_irqchip,
@@ -467,6 +481,7 @@ struct engine *engine_new_soft(const struct engine_config *config, const char *o
 			.ack = config->ack ? cpu_ack : NULL,
 			.apic_base_changed = cpu_apic_base_changed,
 			.time_ns = cpu_time_ns,
+			.ferr = config->ferr ? cpu_ferr : NULL,
 			.opaque = s,
 		};
 		s->vcpu[n].cpu = soft_cpu_new(&c, err);
