@@ -183,7 +183,11 @@ $(BUILD)/minivm.1: $(BUILD)/mkman
 	@$(BUILD)/mkman > $@.part
 	@mv $@.part $@
 
-MAN := $(BUILD)/minivm.1
+$(BUILD)/minivm-img.1: $(BUILD)/mkman $(BUILD)/minivm-img
+	@$(BUILD)/minivm-img --help | $(BUILD)/mkman --img > $@.part
+	@mv $@.part $@
+
+MAN := $(BUILD)/minivm.1 $(BUILD)/minivm-img.1
 man: $(MAN)
 
 docs: $(BUILD)/mkman
@@ -219,9 +223,13 @@ $(BUILD)/bench/cpu_speed: $(BUILD)/bench/cpu_speed.o $(foreach m,$(below_cpu),$(
 bench-cpu: $(BUILD)/bench/cpu_speed
 	@$<
 
+# minivm beside QEMU: start-up, integer loops, a Linux guest (docs/benchmarks.md).
+bench: all
+	@python3 bench/run.py --build $(BUILD) $(BENCH_ARGS)
+
 clean:
 	rm -rf build build-san build-fuzz
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')
-.PHONY: all unit diff fuzz-replay fuzz man docs demo test test-long install format format-check bench-cpu clean FORCE
+.PHONY: all unit diff fuzz-replay fuzz man docs demo test test-long install format format-check bench bench-cpu clean FORCE
 .DEFAULT_GOAL := all

@@ -1,90 +1,49 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Start-up, side by side with QEMU in one run: time from exec to the guest's first instructions, from exec to a boot sector,
-and memory before the guest runs.
-
-usage: bench/startup.py [--build DIR] [--rounds N]
-
-The machines this runs on are noisy: programs take turns, medians are shown, and ratios are what counts.
-"""
-import argparse
-import os
-import pathlib
-import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-EXIT = b"\xba\x01\x05\xb0\x05\xee\xf4"  # mov dx, 0x501; mov al, 5; out dx, al; hlt
-STATUS = 5 << 1 | 1
+"""Start-up: from exec to the guest's first instruction and to a boot sector, and memory before the guest runs."""
+import programs
+import vm
 
 
 def reset_vector_image():
-    """A 64 KiB firmware whose first instructions end the program."""
+    """A 64 KiB firmware whose first instruction is a mark and whose next ones end the program."""
     image = bytearray(b"\xf4" * 65536)
-    image[0xFFF0:0xFFF0 + len(EXIT)] = EXIT
+    code = programs.MARK + programs.EXIT
+    image[0xFFF0:0xFFF0 + len(code)] = code
     return bytes(image)
 
 
 def boot_sector_image():
-    """A floppy image whose boot sector ends the program."""
-    return (EXIT + bytes(510 - len(EXIT)) + b"\x55\xaa").ljust(1440 * 1024, b"\0")
+    """A floppy image whose boot sector does the same."""
+    code = programs.MARK + programs.EXIT
+    return (code + bytes(510 - len(code)) + b"\x55\xaa").ljust(1440 * 1024, b"\0")
 
 
-def run(command):
-    start = time.perf_counter()
-    p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = p.stderr.read()
-    _, status, usage = os.wait4(p.pid, 0)
-    seconds = time.perf_counter() - start
-    p.returncode = os.waitstatus_to_exitcode(status)
-    if p.returncode != STATUS:
-        sys.exit(f"{' '.join(command)}: status {p.returncode}: {errors.decode()}")
-    return seconds, usage.ru_maxrss
+def resident(command):
+    """MiB resident, and MiB of it that no other program shares, while the machine waits for its first instruction."""
+    with vm.Vm(command[0], command[1:] + ["-m", "256", "-S"], serial=False) as m:
+        fields = {}
+        for line in open(f"/proc/{m.process.pid}/smaps_rollup"):
+            words = line.split()
+            if words[-1] == "kB":
+                fields[words[0][:-1]] = int(words[1]) / 1024
+        return fields["Rss"], fields["Private_Clean"] + fields["Private_Dirty"]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=str(ROOT / "build"))
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
-    minivm = f"{args.build}/minivm"
-    common = ["-display", "none", "-m", "256", "-device", "isa-debug-exit"]
-    programs = {"minivm soft": [minivm, "-accel", "soft", *common]}
-    if os.access("/dev/kvm", os.R_OK | os.W_OK):
-        programs["minivm kvm"] = [minivm, "-accel", "kvm", *common]
-    else:
-        print("SKIP minivm kvm: /dev/kvm cannot be opened")
-    qemu = shutil.which("qemu-system-i386")
-    if qemu:
-        programs["qemu tcg"] = [qemu, *common, "-nic", "none"]
-    else:
-        print("SKIP qemu: qemu-system-i386 is not installed")
-    with tempfile.TemporaryDirectory() as d:
-        bios, floppy = f"{d}/bios.bin", f"{d}/floppy.img"
-        pathlib.Path(bios).write_bytes(reset_vector_image())
-        pathlib.Path(floppy).write_bytes(boot_sector_image())
-        rows = {
-            "exec to first instruction": ["-bios", bios],
-            "exec to boot sector (SeaBIOS)": ["-boot", "a", "-drive", f"file={floppy},if=floppy,format=raw"],
-        }
-        for row, extra in rows.items():
-            times = {name: [] for name in programs}
-            memory = {}
-            for _ in range(args.rounds):
-                for name, command in programs.items():
-                    seconds, kib = run(command + extra)
-                    times[name].append(seconds)
-                    memory[name] = kib
-            for name in programs:
-                median = statistics.median(times[name])
-                ratio = f", {statistics.median(times['qemu tcg']) / median:.1f} times faster than QEMU" \
-                    if qemu and name != "qemu tcg" else ""
-                print(f"{row:32} {name:12} {median * 1000:8.1f} ms, peak {memory[name] / 1024:6.1f} MiB resident{ratio}")
-
-
-if __name__ == "__main__":
-    main()
+def rows(running, folder, rounds):
+    bios, floppy = folder / "bios.bin", folder / "floppy.img"
+    bios.write_bytes(reset_vector_image())
+    floppy.write_bytes(boot_sector_image())
+    cases = {
+        "exec to first guest instruction": ["-bios", str(bios)],
+        "exec to boot sector, by SeaBIOS": ["-boot", "a", "-drive", f"file={floppy},if=floppy,format=raw"],
+    }
+    for row, extra in cases.items():
+        times = {name: [] for name in running}
+        for _ in range(rounds):
+            for name, command in running.items():
+                # The last mark: SeaBIOS writes its log there too.
+                times[name].append(programs.timed_marks(command + ["-m", "256"] + extra)[-1])
+        yield row, "ms", {name: programs.median(t) * 1000 for name, t in times.items()}, False
+    memory = {name: resident(command) for name, command in running.items()}
+    yield "memory before the guest runs: resident", "MiB", {name: m[0] for name, m in memory.items()}, False
+    yield "memory before the guest runs: private", "MiB", {name: m[1] for name, m in memory.items()}, False

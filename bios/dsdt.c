@@ -312,7 +312,7 @@ static void serial_and_parallel(struct aml *a, const struct firmware_config *c)
 		uint16_t base;
 		uint8_t irq;
 	} com[] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}},
-	  lpt[] = {{0x378, 7}, {0x278, 5}, {0x3bc, 5}};
+	  lpt[] = {{0x378, 7}, {0x278, 5}, {0x3bc, 7}};
 	char name[5];
 
 	for (unsigned i = 0; i < ARRAY_SIZE(com); i++) {

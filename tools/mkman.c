@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* Prints minivm(1), or with --markdown docs/commands.md, from the tables that the program itself works with. */
+/*
+ * Prints the manual from what the programs themselves say:
+ *
+ *   mkman               minivm(1), from the table of options
+ *   mkman --markdown    docs/commands.md, from that and the monitor's help
+ *   mkman --img <help   minivm-img(1), from the text of `minivm-img --help`
+ */
 #include "lib/strbuf.h"
 #include "vmm/monitor.h"
 #include "vmm/options.h"
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+
+/* ---- roff ---- */
 
 /* A dash is a minus sign in roff only when escaped; a dot or quote at a line's start is a request.
  */
@@ -43,13 +52,16 @@ static void print_options(void)
 	}
 }
 
+/* ---- docs/commands.md ---- */
+
 static void print_markdown_options(void)
 {
 	for (const struct option_row *row = option_table; row->name; row++) {
 		if (row->section)
 			printf("\n### %s\n\n", row->section);
 		printf("- `-%s%s%s", row->name, row->arg ? " " : "", row->arg ? row->arg : "");
-		printf("`%s%s%s: ", row->alias ? " (also `-" : "", row->alias ? row->alias : "", row->alias ? "`)" : "");
+		printf("`%s%s%s: ", row->alias ? " (also `-" : "", row->alias ? row->alias : "",
+		       row->alias ? "`)" : "");
 		for (const char *p = row->help; *p; p++)
 			putchar(*p == '\n' ? ' ' : *p);
 		putchar('\n');
@@ -63,7 +75,8 @@ static void print_markdown_commands(const char *help_command)
 	unsigned cpu = 0;
 	monitor_run(NULL, &cpu, help_command, &help);
 	char *save = NULL;
-	for (char *line = strtok_r(help.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+	for (char *line = strtok_r(help.data, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save)) {
 		char *separator = strstr(line, " -- ");
 		if (!separator)
 			continue;
@@ -76,7 +89,8 @@ static void print_markdown_commands(const char *help_command)
 static void print_markdown(void)
 {
 	printf("# Options and monitor commands\n\n"
-	       "Printed by `make docs` from the tables in the source; `minivm -h` and `help` in the monitor show the same.\n"
+	       "Printed by `make docs` from the tables in the source; `minivm -h` and `help` in "
+	       "the monitor show the same.\n"
 	       "\n## Command line\n");
 	print_markdown_options();
 	printf("\n## Monitor\n\n");
@@ -85,12 +99,10 @@ static void print_markdown(void)
 	print_markdown_commands("help info");
 }
 
-int main(int argc, char **argv)
+/* ---- minivm(1) ---- */
+
+static void print_page(void)
 {
-	if (argc > 1 && !strcmp(argv[1], "--markdown")) {
-		print_markdown();
-		return 0;
-	}
 	puts(".TH MINIVM 1 \"\" \"minivm " MINIVM_VERSION "\"\n"
 	     ".SH NAME\nminivm \\- a small, fast x86 PC\n"
 	     ".SH SYNOPSIS\n.B minivm\n[options] [disk image]\n"
@@ -117,5 +129,77 @@ int main(int argc, char **argv)
 	     "minivm \\-m 256 \\-hda disk.qcow2 \\-cdrom installer.iso \\-boot d\n"
 	     "minivm \\-m 256 \\-hda disk.qcow2 \\-nographic\n.fi\n"
 	     ".SH SEE ALSO\n.BR minivm\\-img (1),\n.BR qemu\\-system\\-i386 (1)");
+}
+
+/* ---- minivm-img(1) ---- */
+
+/* A line of the help below "Commands:" ("  name syntax", then "      what it does") or "Options:"
+ * ("  option  what it means", then lines set in further). */
+static void print_img_entry(const char *line)
+{
+	size_t indent = strspn(line, " ");
+	const char *term = line + indent, *gap = strstr(term, "  ");
+	char word[128];
+
+	if (indent > 2) {
+		print_roff(term);
+		putchar('\n');
+		return;
+	}
+	puts(".TP");
+	size_t len = gap ? (size_t)(gap - term) : strcspn(term, " ");
+	snprintf(word, sizeof(word), "%.*s", (int)(len < sizeof(word) ? len : sizeof(word) - 1),
+		 term);
+	fputs(".B ", stdout);
+	print_roff(word);
+	fputs(gap ? "\n" : "\\fR", stdout);
+	print_roff(gap ? gap + strspn(gap, " ") : term + len);
+	putchar('\n');
+}
+
+static void print_img_page(void)
+{
+	char line[1024];
+	bool body = false, gap = false;
+
+	puts(".TH MINIVM\\-IMG 1 \"\" \"minivm " MINIVM_VERSION "\"\n"
+	     ".SH NAME\nminivm\\-img \\- makes and examines disk images\n"
+	     ".SH SYNOPSIS\n.B minivm\\-img\n[\\-h | \\-V] command [options]\n"
+	     ".SH DESCRIPTION\n"
+	     "Works on disk images of minivm and QEMU. Commands, options, output and exit codes "
+	     "are\n"
+	     "those of\n.BR qemu\\-img (1).\n"
+	     "Images in use are locked: one that a running machine writes to is refused.");
+	while (fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		size_t len = strlen(line);
+		bool heading = len > 1 && line[0] != ' ' && line[len - 1] == ':';
+		if (heading) {
+			fputs(".SH ", stdout);
+			for (size_t n = 0; n + 1 < len; n++)
+				putchar(toupper((unsigned char)line[n]));
+			putchar('\n');
+			body = true;
+		} else if (body && line[0] == ' ') {
+			print_img_entry(line);
+		} else if (body && len) {
+			if (gap)
+				puts(".PP");
+			print_roff(line);
+			putchar('\n');
+		}
+		gap = len == 0;
+	}
+	puts(".SH SEE ALSO\n.BR minivm (1),\n.BR qemu\\-img (1)");
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "--markdown"))
+		print_markdown();
+	else if (argc > 1 && !strcmp(argv[1], "--img"))
+		print_img_page();
+	else
+		print_page();
 	return 0;
 }
