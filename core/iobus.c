@@ -23,12 +23,14 @@ struct io_range {
 	const struct io_ops *ops;
 	void *opaque;
 	unsigned sizes;
+	uint64_t order;   /* of registration */
 	struct list link; /* in iobus.ranges, sorted by base */
 };
 
 struct iobus {
 	struct io_range **owner;
 	struct list ranges;
+	uint64_t registrations;
 };
 
 struct iobus *iobus_new(void)
@@ -64,6 +66,7 @@ struct io_range *iobus_add(struct iobus *bus, const char *name, uint16_t base, u
 	range->ops = ops;
 	range->opaque = opaque;
 	range->sizes = ops->sizes ? ops->sizes : 1;
+	range->order = bus->registrations++;
 	for (unsigned i = 0; i < count; i++)
 		bus->owner[base + i] = range;
 	list_for_each(it,
@@ -72,14 +75,30 @@ struct io_range *iobus_add(struct iobus *bus, const char *name, uint16_t base, u
 	return range;
 }
 
+/* The range registered last of those that have this port, or NULL. */
+static struct io_range *latest_at(const struct iobus *bus, unsigned port)
+{
+	struct io_range *latest = NULL;
+	struct list *it;
+
+	list_for_each(it, &bus->ranges)
+	{
+		struct io_range *range = list_entry(it, struct io_range, link);
+		if (port >= range->base && port - range->base < range->count &&
+		    (!latest || range->order > latest->order))
+			latest = range;
+	}
+	return latest;
+}
+
 void iobus_remove(struct iobus *bus, struct io_range *range)
 {
 	if (!range)
 		return;
+	list_remove(&range->link);
 	for (unsigned i = 0; i < range->count; i++)
 		if (bus->owner[range->base + i] == range)
-			bus->owner[range->base + i] = NULL;
-	list_remove(&range->link);
+			bus->owner[range->base + i] = latest_at(bus, range->base + i);
 	free(range);
 }
 

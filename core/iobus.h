@@ -35,7 +35,8 @@ void iobus_free(struct iobus *bus);
 
 /*
  * Gives ports [base, base + count) to a device; a later registration takes over where they overlap,
- * and when it is removed the ports are nobody's. `name` must stay valid. Returns a handle.
+ * and when it is removed the ports go back to the one before (a guest may move a PCI BAR across
+ * anything). `name` must stay valid. Returns a handle.
  */
 struct io_range;
 struct io_range *iobus_add(struct iobus *bus, const char *name, uint16_t base, unsigned count,

@@ -11,9 +11,10 @@
  *   field   string name  u8 type  u32 size  u32 count  payload
  *   string  u8 length  bytes
  *
- * Payloads: FIELD_UINT count * size bytes; FIELD_BYTES count bytes; FIELD_TIMER u8 pending, u64
- * deadline in virtual ns; FIELD_STRUCT count times the fields of the subtable. Timers and the times
- * in devices are on the virtual clock, so the clock must be put back to its saved value before.
+ * Payloads: FIELD_UINT count * size bytes; FIELD_BYTES and FIELD_BOOL count bytes; FIELD_TIMER u8
+ * pending, u64 deadline in virtual ns; FIELD_STRUCT count times the fields of the subtable. Timers
+ * and the times in devices are on the virtual clock, so the clock must be put back to its saved
+ * value before.
  *
  * A load first checks the whole file against the tables and changes nothing unless it fits.
  */
@@ -309,6 +310,10 @@ static int load_fields(struct reader *r, const struct state_field *f, char *base
 				int ret = load_fields(r, f->sub, item, version, store, device, err);
 				if (ret)
 					return ret;
+			} else if (f->type == FIELD_BOOL) {
+				bool value = get_uint(r, 1) != 0;
+				if (store)
+					*(bool *)item = value;
 			} else {
 				const uint8_t *p = take(r, f->size);
 				if (p && store)
@@ -364,8 +369,6 @@ static int load_device(struct state_registry *reg, struct reader *r, bool store,
 				 name, version, newest);
 	e->seen = true;
 	struct reader inner = {.p = body, .left = length};
-	if (store)
-		clear_fields(e->desc->fields, e->base);
 	int ret = load_fields(&inner, e->desc->fields, e->base, version, store, name, err);
 	if (ret)
 		return ret;
@@ -404,25 +407,36 @@ static int load_all(struct state_registry *reg, const void *data, size_t len, bo
 	return 0;
 }
 
-int state_load(struct state_registry *reg, const void *data, size_t len, struct error *err)
+static int post_load_all(struct state_registry *reg, struct error *err)
 {
-	int ret = load_all(reg, data, len, false, err);
-	if (ret == 0)
-		ret = load_all(reg, data, len, true, err);
-	if (ret)
-		return ret;
 	struct list *it;
+
 	list_for_each(it, &reg->entries)
 	{
 		struct entry *e = list_entry(it, struct entry, link);
 		if (!e->desc->post_load)
 			continue;
 		unsigned version = e->desc->version ? e->desc->version : 1;
-		ret = e->desc->post_load(e->base, version, err);
+		int ret = e->desc->post_load(e->base, version, err);
 		if (ret) {
 			error_prefix(err, "device '%s.%d'", e->desc->name, e->instance);
 			return ret;
 		}
 	}
 	return 0;
+}
+
+int state_load(struct state_registry *reg, const void *data, size_t len, struct error *err)
+{
+	int ret = load_all(reg, data, len, false, err);
+	if (ret)
+		return ret;
+	/* Ends requests and timers, and gives fields that an older file lacks their first value. */
+	state_reset_all(reg);
+	ret = load_all(reg, data, len, true, err);
+	if (ret == 0)
+		ret = post_load_all(reg, err);
+	if (ret)
+		state_reset_all(reg);
+	return ret;
 }

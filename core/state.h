@@ -14,10 +14,11 @@
 #include <stdint.h>
 
 enum field_type {
-	FIELD_UINT,   /* unsigned integer or bool of 1, 2, 4 or 8 bytes (`size`), `count` of them */
+	FIELD_UINT,   /* unsigned integer of 1, 2, 4 or 8 bytes (`size`), `count` of them */
 	FIELD_BYTES,  /* `count` raw bytes */
 	FIELD_TIMER,  /* a struct timer: saved as pending + deadline; reset cancels it */
 	FIELD_STRUCT, /* `count` structs of `size` bytes described by `sub` */
+	FIELD_BOOL,   /* `count` bools: loading makes them true or false, whatever the file says */
 };
 
 struct state_field {
@@ -30,14 +31,19 @@ struct state_field {
 	unsigned since; /* first version of the description that has it; 0 and 1 are the same */
 };
 
+/* The type of an integer or bool. */
+#define STATE_TYPE(lvalue) _Generic((lvalue), bool : FIELD_BOOL, default : FIELD_UINT)
+
 /* Table entries. `s` is the struct, `f` the member. */
 #define STATE_UINT(s, f)                                                                           \
 	{                                                                                          \
-#f, FIELD_UINT, offsetof(struct s, f), sizeof(((struct s *)0)->f), 1, NULL, 0      \
+#f, STATE_TYPE(((struct s *)0)->f), offsetof(struct s, f),                         \
+			sizeof(((struct s *)0)->f), 1, NULL, 0                                     \
 	}
 #define STATE_UINTS(s, f)                                                                          \
 	{                                                                                          \
-#f, FIELD_UINT, offsetof(struct s, f), sizeof(((struct s *)0)->f[0]),              \
+#f, STATE_TYPE(((struct s *)0)->f[0]), offsetof(struct s, f),                      \
+			sizeof(((struct s *)0)->f[0]),                                             \
 			sizeof(((struct s *)0)->f) / sizeof(((struct s *)0)->f[0]), NULL, 0        \
 	}
 #define STATE_BYTES(s, f)                                                                          \
@@ -87,8 +93,13 @@ void state_reset_all(struct state_registry *reg);
 /* Prints "name.instance" and its fields, one a line; all devices when name is NULL. False if there
  * is no such. */
 bool state_print(struct state_registry *reg, const char *name, struct strbuf *out);
-/* Serialises all devices into `out`; loads them back with every length and name checked. */
+/* Serialises all devices into `out`. */
 void state_save(struct state_registry *reg, struct strbuf *out);
+/*
+ * Loads them back, with every length and name checked before anything changes. The devices are
+ * reset first, so that nothing of what they were doing goes on. When one finds its state damaged,
+ * all are reset again: what cannot be trusted never runs. Lock held, vCPUs paused.
+ */
 int state_load(struct state_registry *reg, const void *data, size_t len, struct error *err);
 
 #endif

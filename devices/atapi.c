@@ -15,9 +15,10 @@
  *
  *   host writes A0           DRQ, C/D = 1, I/O = 0: the packet may come (no interrupt)
  *   data to the host, PIO    DRQ, C/D = 0, I/O = 1, byte count in LBA Mid and High, interrupt;
- * blocks of at most the byte count limit that the host put there with the command data, DMA BSY
- * while the bus master works end                      C/D = 1, I/O = 1, interrupt; CHK and the
- * sense key in Error when it failed
+ *                            in blocks of at most the limit that the host put there before
+ *   data, DMA                BSY while the bus master works
+ *   end                      C/D = 1, I/O = 1, interrupt; CHK and the sense key in Error if it
+ *                            failed
  *
  * Documents: ATA/ATAPI-6 (T13/1410D), 8.23 (PACKET), 9.8 and 9.9 (protocol), 7.5 (byte count).
  * Left out: overlap, 16-byte packets, the release interrupt.

@@ -7,10 +7,12 @@
  *   port 60h  R  output buffer        W  data for the pending command, or for the keyboard
  *   port 64h  R  status               W  command
  *
- *   20..3F read RAM   60..7F write RAM   A4 password test   A7/A8 mouse off/on   A9 mouse line test
- *   AA self-test   AB keyboard line test   AD/AE keyboard off/on   C0 input port   D0/D1 output
- * port D2/D3 loop a byte back as from keyboard/mouse   D4 byte to the mouse   DD/DF A20 off/on E0
- * test inputs   F0..FF pulse output lines (FE: reset)
+ *   20..3F read RAM            60..7F write RAM         A4 password test
+ *   A7/A8  mouse off/on        A9     mouse line test   AA self-test
+ *   AB     keyboard line test  AD/AE  keyboard off/on   C0 read input port
+ *   D0/D1  read/write output port                       D4 byte to the mouse
+ *   D2/D3  loop a byte back as from keyboard/mouse      DD/DF A20 off/on
+ *   E0     test inputs         F0..FF pulse output lines (FE: reset)
  *
  * Bytes from the devices take time on their wire: the next one enters the output buffer BYTE_NS
  * after the last one was read. Until then the buffer keeps answering the old byte, which interrupt
@@ -96,6 +98,7 @@ struct i8042 {
 	uint8_t ram[RAM_SIZE]; /* 0 is the command byte */
 	uint8_t pending;       /* command that waits for its data byte */
 	bool break_seen;       /* translation: F0 came, the next code is a release */
+	bool a20;              /* the gate, as it was when the state was saved */
 	struct ps2_keyboard kbd;
 	struct ps2_mouse aux;
 	struct timer wire; /* the next device byte may enter the buffer */
@@ -120,6 +123,7 @@ static const struct state_field i8042_fields[] = {
 	STATE_BYTES(i8042, ram),
 	STATE_UINT(i8042, pending),
 	STATE_UINT(i8042, break_seen),
+	STATE_UINT(i8042, a20),
 	{"kbd", FIELD_STRUCT, offsetof(struct i8042, kbd), sizeof(struct ps2_keyboard), 1,
 	 ps2_keyboard_fields, 0},
 	{"aux", FIELD_STRUCT, offsetof(struct i8042, aux), sizeof(struct ps2_mouse), 1,
@@ -425,6 +429,13 @@ static void i8042_reset(void *opaque)
 	update_irqs(k);
 }
 
+/* The gate is the memory's; whoever drives it, its state is saved with the controller's. */
+static void i8042_pre_save(void *opaque)
+{
+	struct i8042 *k = opaque;
+	k->a20 = memory_a20(k->mem);
+}
+
 static int i8042_post_load(void *opaque, unsigned version, struct error *err)
 {
 	struct i8042 *k = opaque;
@@ -440,6 +451,8 @@ static int i8042_post_load(void *opaque, unsigned version, struct error *err)
 	    k->pending != CMD_LOOP_AUX && k->pending != CMD_WRITE_AUX)
 		k->pending = 0;
 	k->input->leds = k->kbd.leds & 7;
+	memory_set_a20(k->mem, k->a20);
+	update_irqs(k);
 	return 0;
 }
 
@@ -448,6 +461,7 @@ static const struct state_desc i8042_desc = {
 	.version = 1,
 	.fields = i8042_fields,
 	.reset = i8042_reset,
+	.pre_save = i8042_pre_save,
 	.post_load = i8042_post_load,
 };
 

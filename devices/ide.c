@@ -79,7 +79,8 @@ static const struct state_field drive_fields[] = {
 
 #define BM_FIELD(f)                                                                                \
 	{                                                                                          \
-		"bm." #f, FIELD_UINT, offsetof(struct ide_channel, bm.f),                          \
+		"bm." #f, STATE_TYPE(((struct ide_channel *)0)->bm.f),                             \
+			offsetof(struct ide_channel, bm.f),                                        \
 			sizeof(((struct ide_channel *)0)->bm.f), 1, NULL, 0                        \
 	}
 

@@ -588,6 +588,7 @@ static int mc146818_post_load(void *opaque, unsigned version, struct error *err)
 	if (rtc->last_second > limit || rtc->last_second < -limit)
 		rtc->last_second = 0;
 	keep(rtc);
+	drive_irq(rtc);
 	return 0;
 }
 

@@ -4,9 +4,9 @@
  *
  *   register  name      what it does here
  *   0x4C      IORT      ISA I/O recovery timer: a plain byte
- *   0x4E-4F   XBCS      chip selects: plain bits (the ROM's writability is the host bridge's
- * matter) 0x60-63   PIRQRCA-D 7 = not routed, 3:0 = ISA interrupt (3-7, 9-12, 14, 15) 0x69 TOM,
- * 0x70-71 MBIRQ, 0x76-77 MBDMA, 0x80 APICBASE, 0x82 DLC, 0xA0-AE SMI: plain bytes
+ *   0x4E-4F   XBCS      chip selects: plain bits (ROM writes are the host bridge's matter)
+ *   0x60-63   PIRQRCA-D 7 = not routed, 3:0 = ISA interrupt (3-7, 9-12, 14, 15)
+ *   0x69 TOM, 0x70-71 MBIRQ, 0x76-77 MBDMA, 0x80 APICBASE, 0x82 DLC, 0xA0-AE SMI: plain bytes
  *
  *   port 0xCF9 RC   1 = full (hard) reset, 2 = reset the CPU when this bit goes from 0 to 1
  *

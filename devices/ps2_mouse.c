@@ -2,9 +2,9 @@
 /*
  * A PS/2 mouse with the IntelliMouse extensions.
  *
- *   E6/E7 scaling 1:1, 2:1   E8 resolution   E9 status   EA stream mode   EB read data   EC leave
- * wrap EE wrap   F0 remote mode   F2 identify   F3 sample rate   F4 enable   F5 disable   F6
- * defaults FE resend   FF reset
+ *   E6/E7 scaling 1:1, 2:1   E8 resolution    E9 status        EA stream mode   EB read data
+ *   EC    leave wrap mode    EE wrap mode     F0 remote mode   F2 identify      F3 sample rate
+ *   F4    enable             F5 disable       F6 defaults      FE resend        FF reset
  *
  * Setting the sample rates 200, 100, 80 turns on the wheel (ID 3, reports of 4 bytes); 200, 200, 80
  * after that the two extra buttons (ID 4).

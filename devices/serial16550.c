@@ -506,6 +506,9 @@ static int serial_post_load(void *opaque, unsigned version, struct error *err)
 	u->ier &= IER_WRITABLE;
 	u->mcr &= MCR_WRITABLE;
 	u->lsr_errors &= LSR_ERRORS;
+	if (u->tx_count && !u->retry.pending) /* nothing else would ever send it */
+		timer_set(&u->retry, clock_now(u->clock) + RETRY_NS);
+	update_irq(u);
 	if (u->chr)
 		chardev_accept_input(u->chr);
 	return 0;

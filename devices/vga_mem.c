@@ -8,12 +8,14 @@
  * the linear frame buffer are the same bytes in the same order.
  *
  * Three ways from a window address to (plane, offset):
- *   chain-4 (sequencer 4 bit 3)        plane = address & 3, offset = address >> 2
+ *   chain-4 (sequencer 4 bit 3)  plane = address & 3, offset = address >> 2
  *   odd/even (writes: sequencer 4 bit 2 clear; reads: graphics mode bit 4)
- *                                      plane = address & 1 (with map mask / read map), offset =
- * address >> 1 plain                              planes of the map mask, offset = address The chip
- * keeps the skipped low offset bits (as 0, or taken from high address bits) and shifts the CRTC's
- * counter to match. Leaving out both gives the same pictures; only a guest that mixes the
+ *                                plane = address & 1 (with map mask or read map),
+ *                                offset = address >> 1
+ *   plain                        planes of the map mask, offset = address
+ *
+ * The chip keeps the skipped low offset bits (as 0, or taken from high address bits) and shifts the
+ * CRTC's counter to match. Leaving out both gives the same pictures; only a guest that mixes the
  * addressings on the same bytes could tell (vga_mode.c says the same from the other side).
  *
  * Write path (FreeVGA, "Accessing the VGA Display Memory"; IBM, "Graphics Controller Registers"):

@@ -7,8 +7,9 @@
  *         000..3FF  EDID block of the monitor (what is behind it reads as 0)
  *         400..41F  ports 3C0h..3DFh, bytes or words (index and data in one)
  *         500..515  DISPI registers, 16 bits each at index * 2
- *         600       size of this extended block (8); 604 byte order of the frame buffer: 1E1E1E1Eh,
- * little ROM   SeaVGABIOS
+ *         600       size of this extended block (8)
+ *         604       byte order of the frame buffer: 1E1E1E1Eh, little
+ *   ROM   SeaVGABIOS
  *
  * Left out: switching the frame buffer to big-endian at 604 (writes are ignored, as reading shows).
  */

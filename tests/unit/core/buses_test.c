@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "core/state.h"
 #include "lib/bytes.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -219,8 +220,14 @@ static void ports_split_to_their_owners(void **state)
 	assert_int_equal(seen.value, 0xAB);
 	struct io_range *c = iobus_add(bus, "c", 0x12, 2, &word_ops, NULL);
 	assert_int_equal(iobus_read(bus, 0x12, 2), 0xBEEF);
+	/* A range that goes away gives its ports back to whom it took them from. */
+	struct io_range *d = iobus_add(bus, "d", 0x13, 2, &word_ops, NULL);
 	iobus_remove(bus, c);
-	assert_int_equal(iobus_read(bus, 0x12, 2), 0xFFFF);
+	assert_int_equal(iobus_read(bus, 0x12, 1), 0x12);
+	assert_int_equal(iobus_read(bus, 0x13, 2), 0xBEEF);
+	iobus_remove(bus, d);
+	assert_int_equal(iobus_read(bus, 0x12, 2), 0x1312);
+	assert_int_equal(iobus_read(bus, 0x14, 1), 0xFF);
 	iobus_remove(bus, a);
 	assert_int_equal(iobus_read(bus, 0x10, 1), 0xFF);
 	iobus_remove(bus, b);
@@ -256,6 +263,7 @@ struct thing {
 		bool b;
 	} inner[2];
 	unsigned resets, loads;
+	bool damaged; /* post_load finds so */
 };
 
 static const struct state_field inner_fields[] = {STATE_UINT(inner, a), STATE_UINT(inner, b),
@@ -271,8 +279,9 @@ static void thing_reset(void *opaque)
 
 static int thing_post_load(void *opaque, unsigned version, struct error *err)
 {
-	((struct thing *)opaque)->loads++;
-	return 0;
+	struct thing *thing = opaque;
+	thing->loads++;
+	return thing->damaged ? error_set(err, EINVAL, "damaged") : 0;
 }
 
 static const struct state_desc thing_desc = {
@@ -328,6 +337,45 @@ static void states_save_load_and_print(void **state)
 	state_registry_free(reg);
 }
 
+static void a_bool_is_loaded_as_true_or_false(void **state)
+{
+	struct state_registry *reg = state_registry_new();
+	struct thing one = {.inner[1] = {0x4142, true}};
+	struct strbuf image = STRBUF_INIT;
+	uint8_t raw;
+
+	state_register(reg, &thing_desc, 0, &one);
+	state_save(reg, &image);
+	assert_int_equal(image.data[image.len - 1], 1);
+	image.data[image.len - 1] = 0x5A;
+	assert_int_equal(state_load(reg, image.data, image.len, NULL), 0);
+	memcpy(&raw, &one.inner[1].b, 1);
+	assert_int_equal(raw, 1);
+	strbuf_free(&image);
+	state_registry_free(reg);
+}
+
+/* What one device finds damaged must not stay in the others either. */
+static void a_refused_state_leaves_reset_devices(void **state)
+{
+	struct state_registry *reg = state_registry_new();
+	struct thing one = {.number = 0x1234}, two = {.number = 5};
+	struct strbuf image = STRBUF_INIT;
+	struct error err = ERROR_INIT;
+
+	state_register(reg, &thing_desc, 0, &one);
+	state_register(reg, &thing_desc, 1, &two);
+	state_save(reg, &image);
+	two.damaged = true;
+	assert_true(state_load(reg, image.data, image.len, &err) < 0);
+	assert_non_null(strstr(err.text, "thing.1"));
+	assert_int_equal(one.number, 0);
+	assert_int_equal(two.number, 0);
+	assert_int_equal(one.resets, 2); /* before and after */
+	strbuf_free(&image);
+	state_registry_free(reg);
+}
+
 /* ---- keys ---- */
 
 static void keys_have_names_and_characters(void **state)
@@ -361,6 +409,8 @@ int main(void)
 		cmocka_unit_test(ports_split_to_their_owners),
 		cmocka_unit_test(blocks_go_on_until_done),
 		cmocka_unit_test(states_save_load_and_print),
+		cmocka_unit_test(a_bool_is_loaded_as_true_or_false),
+		cmocka_unit_test(a_refused_state_leaves_reset_devices),
 		cmocka_unit_test(keys_have_names_and_characters),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

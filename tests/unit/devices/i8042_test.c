@@ -349,7 +349,11 @@ static void state_survives_saving(void **state)
 	control(f, 0x41);
 	input_key(&f->input, 0x1E, true);
 	input_key(&f->input, 0x1E, false);
+	memory_set_a20(f->rig.env.mem, false);
+	assert_true(f->rig.line[1]);
 	rig_save_reset_load(&f->rig);
+	assert_true(f->rig.line[1]);
+	assert_false(memory_a20(f->rig.env.mem));
 	EXPECT(f, 0x1E, 0x9E);
 }
 

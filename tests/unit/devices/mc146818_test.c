@@ -250,6 +250,8 @@ static void state_survives_saving(void **state)
 	assert_int_equal(get(f, 4), 0x07);
 	advance(f->rig.env.clock, 2000000);
 	assert_true(f->rig.line[8]);
+	rig_save_reset_load(&f->rig);
+	assert_true(f->rig.line[8]);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -165,7 +165,9 @@ static void registers_hold(void **state)
 	out(f, 1, 0x12);
 	assert_int_equal(in(f, 0), 0x34);
 	assert_int_equal(in(f, 1), 0x12);
+	assert_true(f->rig.line[4]); /* THRE */
 	rig_save_reset_load(&f->rig);
+	assert_true(f->rig.line[4]);
 	assert_int_equal(in(f, 0), 0x34);
 	assert_int_equal(in(f, 7), 0x5A);
 }
