@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import tempfile
 
@@ -132,3 +133,53 @@ def test_gnu_mach_by_multiboot():
         kernel = plain
     with vm.Vm(context.minivm(), SOFT + ["-kernel", kernel, "-append", "console=com0"]) as m:
         m.wait_serial("No bootstrap code loaded with the kernel", timeout=120)
+
+
+def grub_disk(folder):
+    """A qcow2 disk with GRUB in its boot sector and behind it, and an ext2 partition with Linux and an initramfs."""
+    mkimage = context.requires("grub-mkimage")
+    boot = context.requires_file("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin")
+    mke2fs = shutil.which("mke2fs") or shutil.which("mke2fs", path="/sbin:/usr/sbin")
+    if not mke2fs:
+        raise context.Skip("mke2fs is not installed (package e2fsprogs)")
+    context.requires("qemu-img")
+    kernel, _ = guests.kernel()
+    tree = pathlib.Path(folder) / "tree"
+    tree.mkdir()
+    shutil.copy(kernel, tree / "linux")
+    shutil.copy(guests.shell_initramfs(), tree / "initrd.gz")
+    config = pathlib.Path(folder) / "grub.cfg"
+    config.write_text("serial --unit=0 --speed=115200\nterminal_output console serial\necho GRUB-FROM-DISK\n"
+                      "linux (hd0,msdos1)/linux console=ttyS0 panic=-1 quiet cryptomgr.notests\n"
+                      "initrd (hd0,msdos1)/initrd.gz\nboot\n")
+    core = f"{folder}/core.img"
+    subprocess.run([mkimage, "-O", "i386-pc", "-o", core, "-p", "(hd0,msdos1)/", "-c", str(config), "biosdisk",
+                    "part_msdos", "ext2", "linux", "serial", "terminal", "echo", "boot"], check=True)
+    raw = f"{folder}/disk.raw"
+    start, sectors = 2048, 96 * 2048
+    with open(raw, "wb") as f:
+        f.truncate((start + sectors) * 512)
+    subprocess.run([mke2fs, "-q", "-t", "ext2", "-d", str(tree), "-E", f"offset={start * 512}", raw,
+                    f"{sectors // 2}k"], check=True, capture_output=True)
+    mbr = bytearray(pathlib.Path(boot).read_bytes())
+    # One active Linux partition (MBR partition table, entry 1); on floppies there is code in its place.
+    mbr[446:510] = bytes(64)
+    mbr[446:462] = struct.pack("<BBBBBBBBII", 0x80, 0xFE, 0xFF, 0xFF, 0x83, 0xFE, 0xFF, 0xFF, start, sectors)
+    mbr[510:512] = b"\x55\xaa"
+    with open(raw, "r+b") as f:
+        f.write(mbr)
+        f.write(pathlib.Path(core).read_bytes())
+    disk = f"{folder}/disk.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, disk], check=True)
+    return disk
+
+
+@context.cost(40)
+def test_grub_from_disk_boots_linux():
+    with tempfile.TemporaryDirectory() as d:
+        disk = grub_disk(d)
+        with vm.Vm(context.minivm(), ["-accel", "soft", "-m", "128", "-hda", disk, "-boot", "c"]) as m:
+            m.wait_serial("GRUB-FROM-DISK", timeout=120)
+            m.wait_serial("GUEST-READY", timeout=300)
+            m.type_serial("poweroff -f\n")
+            assert m.wait_exit() == 0
