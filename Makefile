@@ -22,7 +22,7 @@ endif
 
 PKG_CONFIG ?= pkg-config
 have = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo 1)
-header = $(shell echo '\#include <$(1)>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
+header = $(shell $(CC) $(CPPFLAGS) -include $(1) -E -x c /dev/null >/dev/null 2>&1 && echo 1)
 
 CPPFLAGS += -I. -D_GNU_SOURCE -DMINIVM_VERSION='"$(VERSION)"'
 CFLAGS   += -std=gnu11 $(OPT) $(SANFLAGS) -Wall -Wextra -Werror -Wmissing-prototypes \
