@@ -135,6 +135,30 @@ bool file_same(const struct file_layer *a, const struct file_layer *b)
 	return a->dev == b->dev && a->ino == b->ino;
 }
 
+bool file_is_device(const struct file_layer *f)
+{
+	return f->device;
+}
+
+int file_copy(struct file_layer *from, uint64_t from_offset, struct file_layer *to,
+	      uint64_t to_offset, uint64_t len)
+{
+	off_t in = (off_t)from_offset, out = (off_t)to_offset;
+	bool any = false;
+	while (len) {
+		ssize_t n = copy_file_range(from->fd, &in, to->fd, &out, len, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && any)
+			return -errno;
+		if (n <= 0)
+			return any ? -EIO : -ENOTSUP;
+		any = true;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
 int64_t file_size(struct file_layer *f)
 {
 	struct stat st;

@@ -61,6 +61,11 @@ int64_t file_size(struct file_layer *f);
 uint64_t file_disk_usage(struct file_layer *f);
 /* Whether `offset` is in a hole; *count becomes how far (1..len) that holds. */
 bool file_in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count);
+/* Copies within the host (copy_file_range); -ENOTSUP where it cannot. */
+int file_copy(struct file_layer *from, uint64_t from_offset, struct file_layer *to,
+	      uint64_t to_offset, uint64_t len);
+/* A block device, which is as long as it is and holds whatever it held before. */
+bool file_is_device(const struct file_layer *f);
 /* True if both are the same file. */
 bool file_same(const struct file_layer *a, const struct file_layer *b);
 

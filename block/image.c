@@ -26,6 +26,11 @@ uint64_t image_size(const struct image *img)
 	return __atomic_load_n(&img->size, __ATOMIC_RELAXED);
 }
 
+const char *image_data_path(const struct image *img)
+{
+	return img->data_path ? img->data_path : img->path;
+}
+
 bool image_writable(const struct image *img)
 {
 	return img->flags & IMAGE_WRITABLE;

@@ -79,6 +79,11 @@ struct image_check {
 	uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
 	uint64_t image_end_offset;
 };
+struct image_measure {
+	uint64_t required, fully_allocated; /* bytes */
+	uint64_t bitmaps;                   /* what copies of the source's bitmaps would add */
+	bool has_bitmaps;                   /* source and target could have some */
+};
 enum { IMAGE_FIX_LEAKS = 1, IMAGE_FIX_ERRORS = 2 };
 
 /* A driver. Functions that a format cannot do are NULL; the wrappers below then return -ENOTSUP or
@@ -115,6 +120,21 @@ struct image_driver {
 	int (*snapshot_create)(struct image *img, const char *name, struct error *err);
 	int (*snapshot_apply)(struct image *img, const char *name, struct error *err);
 	int (*snapshot_delete)(struct image *img, const char *name, struct error *err);
+	/* Shows the disk as the snapshot has it from now on; the image is open read-only. */
+	int (*snapshot_load)(struct image *img, const char *name, struct error *err);
+	/* Another backing file in the header; file NULL or "": none. The open chain stays. */
+	int (*change_backing)(struct image *img, const char *file, const char *format,
+			      struct error *err);
+	/* Gives up all data of this layer: the backing image shows through. */
+	int (*make_empty)(struct image *img, struct error *err);
+	/* Gives [from, to) of the disk host space: "metadata", "falloc" or "full". */
+	int (*preallocate)(struct image *img, uint64_t from, uint64_t to, const char *mode,
+			   struct error *err);
+	int (*amend)(struct image *img, struct opts *opts, struct error *err);
+	/* Size of an image file created with `opts` that holds `from` or, with NULL, an empty disk
+	 * of `size` bytes. */
+	int (*measure)(struct opts *opts, struct image *from, uint64_t size,
+		       struct image_measure *m, struct error *err);
 };
 
 struct file_layer; /* the file below a format driver: block/file.h */
@@ -126,6 +146,7 @@ struct image {
 	struct file_layer *file;
 	struct image *backing; /* owned; NULL at the end of a chain */
 	char *path;            /* as opened */
+	char *data_path;       /* of an external data file, or NULL */
 	uint64_t size;         /* virtual, bytes; atomic reads */
 	unsigned flags;
 };
@@ -152,6 +173,15 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len);
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
 int image_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
 		       uint64_t *host_offset);
+/* The status of a range through all layers from `img` down to, but without, `base` (NULL: the whole
+ * chain). *where becomes the layer that decides, *depth how far down it is; both may be NULL. A
+ * range that nobody holds is BLOCK_ZERO at the end of the chain, 0 above `base`. */
+int image_chain_status(struct image *img, const struct image *base, uint64_t offset, uint64_t len,
+		       uint64_t *count, uint64_t *host_offset, struct image **where, int *depth);
+/* Opens `path` and its chain for a commit: the image itself and *base, its backing image or the one
+ * of its chain that is called `base_name`, for writing. */
+struct image *image_open_commit(const char *path, const char *format, unsigned flags,
+				const char *base_name, struct image **base, struct error *err);
 int image_truncate(struct image *img, uint64_t size, struct error *err);
 int image_get_info(struct image *img, struct image_info *info);
 void image_info_free(struct image_info *info);
@@ -159,6 +189,8 @@ int image_run_check(struct image *img, int fix, struct image_check *result, stru
 int image_create(const char *path, const char *format, uint64_t size, struct opts *opts,
 		 struct error *err);
 uint64_t image_size(const struct image *img);
+/* The file in which the host offsets of image_block_status() count. */
+const char *image_data_path(const struct image *img);
 bool image_writable(const struct image *img);
 /* NULL-terminated list of format names. */
 const char *const *image_formats(void);

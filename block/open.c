@@ -286,6 +286,7 @@ void image_close(struct image *img)
 	file_close(img->file);
 	free(img->state);
 	free(img->path);
+	free(img->data_path);
 	free(img);
 }
 

@@ -11,6 +11,7 @@
 #include "block/path.h"
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { L2_CACHE_BYTES = 32 << 20, REFCOUNT_CACHE_BYTES = 1 << 20, MIN_TABLES = 8 };
 
@@ -180,8 +181,15 @@ static int open_data_file(struct qcow2 *q, struct opts *opts, struct error *err)
 		return error_set(err, EINVAL,
 				 "its data is in an external file whose name it does not say; give "
 				 "it as data-file");
-	char *path = name ? xstrdup(name) : path_combine(img->path, q->data_name);
+	/* QEMU looks for it from the working folder; the image's own folder comes second. */
+	char *path = xstrdup(name ? name : q->data_name);
 	char *host = path_of_name(path, NULL, err);
+	if (host && !name && access(host, F_OK) < 0 && !path_is_absolute(path)) {
+		free(host);
+		free(path);
+		path = path_combine(img->path, q->data_name);
+		host = path_of_name(path, NULL, err);
+	}
 	char *role = xasprintf(" (data file of '%s')", img->path);
 	unsigned unshared = PERM_WRITE;
 	if (!image_writable(img))
@@ -198,7 +206,10 @@ static int open_data_file(struct qcow2 *q, struct opts *opts, struct error *err)
 	struct file_layer *f = host ? file_open(&a, err) : NULL;
 	free(role);
 	free(host);
-	free(path);
+	if (f)
+		img->data_path = path;
+	else
+		free(path);
 	if (!f)
 		return -(err && err->code ? err->code : EIO);
 	q->data = f;
@@ -308,6 +319,19 @@ static int qcow2_info(struct image *img, struct image_info *info)
 	return 0;
 }
 
+static int qcow2_preallocate_named(struct image *img, uint64_t from, uint64_t to, const char *mode,
+				   struct error *err)
+{
+	int m = strcmp(mode, "metadata") == 0 ? PREALLOC_METADATA
+		: strcmp(mode, "falloc") == 0 ? PREALLOC_FALLOC
+		: strcmp(mode, "full") == 0   ? PREALLOC_FULL
+					      : -1;
+	if (m < 0)
+		return error_set(err, EINVAL, "unknown preallocation '%s'", mode);
+	int rc = qcow2_preallocate(qcow2_of(img), from, to, m);
+	return rc ? error_errno(err, -rc, "cannot preallocate '%s'", img->path) : 0;
+}
+
 const struct image_driver qcow2_driver = {
 	.name = "qcow2",
 	.state_size = sizeof(struct qcow2),
@@ -328,4 +352,10 @@ const struct image_driver qcow2_driver = {
 	.snapshot_create = qcow2_snapshot_create,
 	.snapshot_apply = qcow2_snapshot_apply,
 	.snapshot_delete = qcow2_snapshot_delete,
+	.snapshot_load = qcow2_snapshot_load,
+	.change_backing = qcow2_change_backing,
+	.make_empty = qcow2_make_empty,
+	.preallocate = qcow2_preallocate_named,
+	.amend = qcow2_amend,
+	.measure = qcow2_measure,
 };

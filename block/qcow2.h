@@ -354,6 +354,10 @@ int qcow2_discard(struct image *img, uint64_t offset, uint64_t len);
 int qcow2_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
 int qcow2_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
 		       uint64_t *host_offset);
+/* Whole clusters become unallocated. Lock held, ops exclusively. */
+int qcow2_drop_clusters(struct qcow2 *q, uint64_t start, uint64_t end);
+/* A larger L1 table. Lock held, ops exclusively. */
+int qcow2_grow_l1(struct qcow2 *q, uint32_t entries);
 int qcow2_truncate(struct image *img, uint64_t size, struct error *err);
 
 /* qcow2_compress.c: reads `len` bytes at `skip` of the compressed cluster. */
@@ -370,7 +374,27 @@ int qcow2_write_compressed(struct image *img, const void *buf, size_t len, uint6
 int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *result, struct error *err);
 int qcow2_check(struct image *img, int fix, struct image_check *result, struct error *err);
 
+/* Rebuilds all refcounts with another width. */
+int qcow2_set_refcount_order(struct qcow2 *q, unsigned order, struct error *err);
+
+/* qcow2_amend.c */
+int qcow2_change_backing(struct image *img, const char *file, const char *format,
+			 struct error *err);
+int qcow2_make_empty(struct image *img, struct error *err);
+int qcow2_amend(struct image *img, struct opts *opts, struct error *err);
+
+/* qcow2_measure.c */
+int qcow2_measure(struct opts *opts, struct image *from, uint64_t size, struct image_measure *m,
+		  struct error *err);
+
 /* qcow2_create.c */
+/* What the -o options say about the shape of a new image. */
+struct qcow2_shape {
+	uint64_t cluster_size, refcount_bits;
+	bool extended, preallocated; /* with host space: falloc or full */
+	unsigned version;
+};
+int qcow2_read_shape(struct opts *opts, struct qcow2_shape *shape, struct error *err);
 enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 /* Gives the guest bytes [from, to) that have none host clusters, in order. */
 int qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, int mode);
@@ -392,6 +416,7 @@ int qcow2_read_snapshots(struct qcow2 *q, struct qcow2_snapshot **list, uint64_t
 void qcow2_free_snapshots(struct qcow2_snapshot *list, size_t count);
 int qcow2_snapshot_create(struct image *img, const char *name, struct error *err);
 int qcow2_snapshot_apply(struct image *img, const char *name, struct error *err);
+int qcow2_snapshot_load(struct image *img, const char *name, struct error *err);
 int qcow2_snapshot_delete(struct image *img, const char *name, struct error *err);
 
 #endif

@@ -362,8 +362,11 @@ static void compare(struct checker *c)
 }
 
 /* New refcount blocks and table behind the end of the file, from what was found. */
-static int write_anew(struct checker *c)
+static int write_anew(struct checker *c, unsigned order)
 {
+	uint64_t max_refcount =
+		order == 6 ? UINT64_MAX : (UINT64_C(1) << (UINT64_C(1) << order)) - 1;
+	uint64_t rb_entries = ((uint64_t)c->q->cluster_size * 8) >> order;
 	struct qcow2 *q = c->q;
 	uint64_t old = c->clusters, blocks = 0, table = 0, total;
 	/* The old structures are not carried over. */
@@ -380,7 +383,7 @@ static int write_anew(struct checker *c)
 	}
 	do {
 		total = old + blocks + table;
-		blocks = div_round_up(total, q->rb_entries);
+		blocks = div_round_up(total, rb_entries);
 		table = qcow2_clusters(q, blocks * 8);
 	} while (old + blocks + table != total);
 	uint64_t bytes = table << q->h.cluster_bits, at = old << q->h.cluster_bits;
@@ -390,12 +393,12 @@ static int write_anew(struct checker *c)
 	int rc = block && raw ? 0 : -ENOMEM;
 	for (uint64_t b = 0; b < blocks && !rc; b++) {
 		memset(block, 0, q->cluster_size);
-		for (uint64_t i = 0; i < q->rb_entries && b * q->rb_entries + i < total; i++) {
-			uint64_t cluster = b * q->rb_entries + i;
+		for (uint64_t i = 0; i < rb_entries && b * rb_entries + i < total; i++) {
+			uint64_t cluster = b * rb_entries + i;
 			uint64_t refs = cluster < old ? c->refs[cluster] : 1;
-			if (refs > q->max_refcount)
+			if (refs > max_refcount)
 				rc = -ERANGE;
-			qcow2_refcount_put(block, q->h.refcount_order, i, refs);
+			qcow2_refcount_put(block, order, i, refs);
 		}
 		store_be64(raw + b * 8, at + (b << q->h.cluster_bits));
 		if (!rc)
@@ -407,11 +410,17 @@ static int write_anew(struct checker *c)
 		rc = file_pwrite(q->img->file, raw, bytes, table_at);
 	if (!rc)
 		rc = file_flush(q->img->file);
+	/* Place and width change with one write. */
+	uint8_t head[H_FULL_LENGTH];
+	if (!rc)
+		rc = file_pread(q->img->file, head, sizeof(head), 0);
 	if (!rc) {
-		uint8_t fields[12];
-		store_be64(fields, table_at);
-		store_be32(fields + 8, (uint32_t)table);
-		rc = file_pwrite(q->img->file, fields, sizeof(fields), H_REFTABLE_OFFSET);
+		size_t len = q->h.version < 3 ? H_V2_LENGTH : sizeof(head);
+		store_be64(head + H_REFTABLE_OFFSET, table_at);
+		store_be32(head + H_REFTABLE_CLUSTERS, (uint32_t)table);
+		if (q->h.version >= 3)
+			store_be32(head + H_REFCOUNT_ORDER, order);
+		rc = file_pwrite(q->img->file, head, len, 0);
 	}
 	free(block);
 	free(raw);
@@ -425,6 +434,9 @@ static int write_anew(struct checker *c)
 	q->reftable = NULL;
 	q->h.reftable_offset = table_at;
 	q->h.reftable_clusters = (uint32_t)table;
+	q->h.refcount_order = order;
+	q->rb_entries = (uint32_t)rb_entries;
+	q->max_refcount = max_refcount;
 	q->free_hint = 0;
 	q->high_water = total << q->h.cluster_bits;
 	c->r->image_end_offset = q->high_water;
@@ -489,36 +501,60 @@ static int check_flags(struct checker *c)
 	return c->fix ? qcow2_write_tables(q) : 0;
 }
 
-int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *r, struct error *err)
+/* Counts all references. */
+static int examine(struct checker *c, struct error *err)
 {
-	struct checker c = {.q = q, .r = r, .fix = fix};
+	struct qcow2 *q = c->q;
 	int64_t size = file_size(q->img->file);
 	if (size < 0)
 		return error_errno(err, (int)-size, "cannot check '%s'", q->img->path);
 	/* The last cluster may be there in part or, while nothing was written to it, not at all. */
-	c.clusters = qcow2_clusters(q, (uint64_t)size) + 1;
-	if (c.clusters > SIZE_MAX / sizeof(*c.refs))
+	c->clusters = qcow2_clusters(q, (uint64_t)size) + 1;
+	if (c->clusters > SIZE_MAX / sizeof(*c->refs))
 		return error_set(err, EFBIG, "cannot check '%s': it is too large", q->img->path);
-	c.refs = calloc(c.clusters, sizeof(*c.refs));
-	if (!c.refs)
+	c->refs = calloc(c->clusters, sizeof(*c->refs));
+	if (!c->refs)
 		return error_errno(err, ENOMEM, "cannot check '%s'", q->img->path);
-	int rc = 0;
-	if (!q->reftable)
-		rc = qcow2_load_reftable(q, err);
+	if (!q->reftable) {
+		int rc = qcow2_load_reftable(q, err);
+		if (rc)
+			return rc;
+	}
+	uint8_t *l1 = NULL;
+	count(c, 0, q->cluster_size, "header");
+	note_l1(c, q->h.l1_offset, q->h.l1_size, 1, &l1);
+	check_snapshots(c);
+	walk_tables(c, l1);
+	free(l1);
+	check_refblocks(c);
+	return 0;
+}
+
+int qcow2_set_refcount_order(struct qcow2 *q, unsigned order, struct error *err)
+{
+	struct image_check r = {0};
+	struct checker c = {.q = q, .r = &r};
+	int rc = examine(&c, err);
+	if (!rc && (r.corruptions || r.check_errors || c.curable))
+		rc = error_set(err, EIO, "'%s' is damaged; repair it first", q->img->path);
+	if (!rc)
+		rc = write_anew(&c, order);
+	free(c.refs);
+	free(c.seen);
+	return rc;
+}
+
+int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *r, struct error *err)
+{
+	struct checker c = {.q = q, .r = r, .fix = fix};
+	int rc = examine(&c, err);
 	if (rc)
 		goto out;
 	r->total_clusters = qcow2_clusters(q, q->h.size);
-	count(&c, 0, q->cluster_size, "header");
-	uint8_t *l1 = NULL;
-	note_l1(&c, q->h.l1_offset, q->h.l1_size, 1, &l1);
-	check_snapshots(&c);
-	walk_tables(&c, l1);
-	free(l1);
-	check_refblocks(&c);
 	compare(&c);
 	if (c.rebuild && (fix & IMAGE_FIX_ERRORS) && !r->check_errors) {
 		complain("Rebuilding refcount structure");
-		rc = write_anew(&c);
+		rc = write_anew(&c, q->h.refcount_order);
 		if (rc) {
 			error_errno(err, -rc, "cannot rebuild the refcounts of '%s'", q->img->path);
 			goto out;

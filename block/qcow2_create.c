@@ -89,6 +89,18 @@ static int read_options(struct opts *opts, struct create_options *o, struct erro
 	return 0;
 }
 
+int qcow2_read_shape(struct opts *opts, struct qcow2_shape *shape, struct error *err)
+{
+	struct create_options o = {0};
+	int rc = read_options(opts, &o, err);
+	*shape = (struct qcow2_shape){.cluster_size = UINT64_C(1) << o.cluster_bits,
+				      .refcount_bits = UINT64_C(1) << o.refcount_order,
+				      .extended = o.extended,
+				      .version = o.version,
+				      .preallocated = o.preallocation >= PREALLOC_FALLOC};
+	return rc;
+}
+
 /* The header cluster; -ENAMETOOLONG if a name does not fit. */
 static int build_header(const struct create_options *o, uint8_t *b, uint64_t reftable,
 			uint64_t reftable_clusters, uint64_t l1, uint64_t l1_size)
@@ -246,7 +258,9 @@ static int preallocate(const char *path, const struct create_options *o, struct 
 /* The external data file, empty and as long as the disk. */
 static int create_data_file(const char *path, const struct create_options *o, struct error *err)
 {
-	char *name = path_combine(path, o->data_file), *host = path_of_name(name, NULL, err);
+	/* From the working folder, as QEMU has it. */
+	const char *name = o->data_file;
+	char *host = path_of_name(name, NULL, err);
 	struct file_open_args a = {.path = host,
 				   .name = name,
 				   .flags = IMAGE_WRITABLE,
@@ -263,7 +277,6 @@ static int create_data_file(const char *path, const struct create_options *o, st
 			error_errno(err, -rc, "cannot create '%s' (data file of '%s')", name, path);
 	}
 	file_close(f);
-	free(name);
 	free(host);
 	return rc;
 }

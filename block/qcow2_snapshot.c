@@ -358,14 +358,14 @@ int qcow2_snapshot_apply(struct image *img, const char *name, struct error *err)
 	int i = rc ? -1 : find(list, n, name);
 	if (!rc && i < 0)
 		rc = error_set(err, ENOENT, "'%s' has no snapshot '%s'", img->path, name);
-	if (!rc && list[i].disk_size != q->h.size)
-		rc = error_set(
-			err, ENOTSUP,
-			"cannot go back to snapshot '%s' of '%s': the disk had another size; "
-			"resize it to %" PRIu64 " bytes first",
-			name, img->path, list[i].disk_size);
-	if (!rc && list[i].l1_size > q->h.l1_size)
+	uint64_t l2_bytes = (uint64_t)q->cluster_size << q->l2_bits;
+	if (!rc && (list[i].disk_size > INT64_MAX - 511 ||
+		    div_round_up(list[i].disk_size, l2_bytes) > list[i].l1_size))
 		rc = error_set(err, EINVAL, "snapshot '%s' of '%s' is damaged", name, img->path);
+	/* The snapshot's table may be longer: the disk was larger, or it holds a machine's state.
+	 */
+	if (!rc && list[i].l1_size > q->h.l1_size)
+		rc = qcow2_grow_l1(q, list[i].l1_size);
 	if (!rc && !(l1 = read_l1(q, &list[i], q->h.l1_size)))
 		rc = -EIO;
 	/* One more reference to the snapshot's clusters; then its table becomes the active one. */
@@ -397,8 +397,13 @@ int qcow2_snapshot_apply(struct image *img, const char *name, struct error *err)
 		qcow2_forget_decompressed(q);
 		free(old);
 	}
-	if (!rc)
+	if (!rc && list[i].disk_size != q->h.size)
+		rc = qcow2_header_set64(q, H_SIZE, list[i].disk_size);
+	if (!rc) {
+		q->h.size = list[i].disk_size;
+		__atomic_store_n(&img->size, q->h.size, __ATOMIC_RELAXED);
 		rc = qcow2_settle(q);
+	}
 	free(l1);
 	if (list)
 		qcow2_free_snapshots(list, n);
@@ -445,4 +450,32 @@ int qcow2_snapshot_delete(struct image *img, const char *name, struct error *err
 	if (list)
 		qcow2_free_snapshots(list, n);
 	return end(q, rc, "delete", name, err);
+}
+
+int qcow2_snapshot_load(struct image *img, const char *name, struct error *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct qcow2_snapshot *list = NULL;
+	uint64_t bytes, l2_bytes = (uint64_t)q->cluster_size << q->l2_bits;
+	if (image_writable(img))
+		return error_set(err, EINVAL, "'%s' is open for writing", img->path);
+	int rc = qcow2_read_snapshots(q, &list, &bytes, err);
+	if (rc)
+		return rc;
+	int i = find(list, q->h.nb_snapshots, name);
+	uint64_t *l1 = NULL;
+	if (i < 0)
+		rc = error_set(err, ENOENT, "'%s' has no snapshot '%s'", img->path, name);
+	else if (div_round_up(list[i].disk_size, l2_bytes) > list[i].l1_size ||
+		 !(l1 = read_l1(q, &list[i], 0)))
+		rc = error_set(err, EIO, "snapshot '%s' of '%s' cannot be read", name, img->path);
+	if (!rc) {
+		free(q->l1);
+		q->l1 = l1;
+		q->h.l1_size = list[i].l1_size;
+		q->h.size = list[i].disk_size;
+		__atomic_store_n(&img->size, q->h.size, __ATOMIC_RELAXED);
+	}
+	qcow2_free_snapshots(list, q->h.nb_snapshots);
+	return rc;
 }

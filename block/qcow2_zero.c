@@ -133,6 +133,11 @@ static int change_clusters(struct qcow2 *q, uint64_t start, uint64_t end_offset,
 	return 0;
 }
 
+int qcow2_drop_clusters(struct qcow2 *q, uint64_t start, uint64_t end_offset)
+{
+	return change_clusters(q, start, end_offset, CUT_OFF);
+}
+
 /* Zeroes written as data; nothing is held. */
 static int write_zero_data(struct image *img, uint64_t offset, uint64_t len)
 {
@@ -267,7 +272,7 @@ int qcow2_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_
 }
 
 /* A larger L1 table at a new place. Held exclusively. */
-static int grow_l1(struct qcow2 *q, uint32_t entries)
+int qcow2_grow_l1(struct qcow2 *q, uint32_t entries)
 {
 	int rc = qcow2_settle(q);
 	if (rc)
@@ -326,7 +331,7 @@ int qcow2_truncate(struct image *img, uint64_t size, struct error *err)
 	int rc = 0;
 	begin(q);
 	if (div_round_up(size, l2_bytes) > q->h.l1_size)
-		rc = grow_l1(q, (uint32_t)div_round_up(size, l2_bytes));
+		rc = qcow2_grow_l1(q, (uint32_t)div_round_up(size, l2_bytes));
 	if (!rc && size < old)
 		rc = change_clusters(q, round_up(size, q->cluster_size),
 				     round_up(old, q->cluster_size), CUT_OFF);

@@ -71,6 +71,42 @@ static int raw_truncate(struct image *img, uint64_t size, struct error *err)
 	return 0;
 }
 
+static int raw_preallocate(struct image *img, uint64_t from, uint64_t to, const char *mode,
+			   struct error *err)
+{
+	int rc = 0;
+	if (strcmp(mode, "falloc") == 0) {
+		rc = file_allocate(img->file, from, to - from);
+	} else if (strcmp(mode, "full") == 0) {
+		static const uint8_t zeroes[65536];
+		for (uint64_t at = from; at < to && !rc; at += sizeof(zeroes))
+			rc = file_pwrite(
+				img->file, zeroes,
+				to - at < sizeof(zeroes) ? (size_t)(to - at) : sizeof(zeroes), at);
+		if (!rc)
+			rc = file_flush(img->file);
+	} else {
+		return error_set(err, ENOTSUP, "raw images have no preallocation '%s'", mode);
+	}
+	return rc ? error_errno(err, -rc, "cannot preallocate '%s'", img->path) : 0;
+}
+
+static int raw_measure(struct opts *opts, struct image *from, uint64_t size,
+		       struct image_measure *m, struct error *err)
+{
+	static const char *const known[] = {"size", "preallocation", NULL};
+	if (opts) {
+		opts_get(opts, "size");
+		opts_get(opts, "preallocation");
+		int rc = opts_check_unused(opts, "raw", known, err);
+		if (rc)
+			return rc;
+	}
+	m->required = m->fully_allocated =
+		size > INT64_MAX - SECTOR ? size : round_up(size, SECTOR);
+	return 0;
+}
+
 static int raw_create(const char *path, uint64_t size, struct opts *opts, struct error *err)
 {
 	static const char *const modes[] = {"off", "falloc", "full", NULL};
@@ -127,4 +163,6 @@ const struct image_driver raw_driver = {
 	.block_status = raw_block_status,
 	.truncate = raw_truncate,
 	.create = raw_create,
+	.preallocate = raw_preallocate,
+	.measure = raw_measure,
 };

@@ -5,19 +5,35 @@
 
 #include "lib/error.h"
 #include <getopt.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
+struct image;
 struct image_info;
 
 /* argv[0] is the command's name. Returns the exit code. */
-int img_create(int argc, char **argv);
-int img_info(int argc, char **argv);
+int img_amend(int argc, char **argv);
+int img_bench(int argc, char **argv);
 int img_check(int argc, char **argv);
-int img_snapshot(int argc, char **argv);
-int img_resize(int argc, char **argv);
-int img_convert(int argc, char **argv);
+int img_commit(int argc, char **argv);
 int img_compare(int argc, char **argv);
+int img_convert(int argc, char **argv);
+int img_create(int argc, char **argv);
+int img_dd(int argc, char **argv);
+int img_info(int argc, char **argv);
+int img_map(int argc, char **argv);
+int img_measure(int argc, char **argv);
+int img_rebase(int argc, char **argv);
+int img_resize(int argc, char **argv);
+int img_snapshot(int argc, char **argv);
 
-/* getopt_long() that explains a wrong option, with the nearest one; returns '?' after it did. */
+/* Long options that every command takes; put them first into its table. --object and --image-opts
+ * need no value of their own in the commands: see img_open(). */
+enum { OPT_OUTPUT = 256, OPT_IMAGE_OPTS, OPT_FIRST_OWN };
+
+/* getopt_long() that explains a wrong option, with the nearest one; returns '?' after it did. -h
+ * and --help print the command's line and return 'h'. */
 int img_getopt(int argc, char **argv, const char *shorts, const struct option *longs);
 /* Prints the sentence and returns 1. */
 int img_fail(const struct error *err);
@@ -27,5 +43,29 @@ int img_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void img_print_snapshots(const struct image_info *info);
 /* Parses --output: 1 for json, 0 for human, -1 after saying what is wrong. */
 int img_output(const char *text);
+
+/* Opens `name`; with image_opts it is an option string such as driver=qcow2,file.filename=x. */
+struct image *img_open(const char *name, const char *format, bool image_opts, unsigned flags,
+		       struct error *err);
+/* The flags of a cache mode (-t, -T); false after saying what is wrong. NULL: `otherwise`. */
+bool img_cache_flags(const char *mode, const char *otherwise, unsigned *flags);
+/* Whether all bytes are zero. */
+bool img_all_zero(const void *p, size_t len);
+/* First byte at which they differ; len if none. */
+size_t img_differ(const uint8_t *a, const uint8_t *b, size_t len);
+/* Shows "    (12.34/100%)" on the terminal's line while `shown` is set. */
+void img_progress(bool shown, uint64_t done, uint64_t total);
+/* The final 100 % and the end of the line. */
+void img_progress_end(bool shown);
+#ifdef HAVE_JSONC
+struct json_object;
+/* Prints it with qemu-img's indentation and lets go of it. */
+void img_print_json(struct json_object *o);
+#endif
+/* Keeps the rate: call it after each transfer; rate 0 means no limit. */
+struct img_rate {
+	uint64_t bytes_per_second, done, start_ns;
+};
+void img_rate_wait(struct img_rate *rate, uint64_t bytes);
 
 #endif

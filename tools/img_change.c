@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* minivm-img snapshot and resize: commands that change an image in place. */
+/* minivm-img snapshot, resize and amend: commands that change an image in place. */
 #include "block/image.h"
 #include "lib/log.h"
+#include "lib/strbuf.h"
 #include "lib/text.h"
 #include "tools/img.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 int img_snapshot(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"help", no_argument, 0, 'h'}, {"force-share", no_argument, 0, 'U'}, {0}};
+	static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+					      {"force-share", no_argument, 0, 'U'},
+					      {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+					      {0}};
 	const char *format = NULL, *name = NULL;
+	bool image_opts = false;
 	unsigned flags = IMAGE_NO_BACKING;
 	int c, action = 'l';
 	bool given = false;
@@ -20,7 +25,8 @@ int img_snapshot(int argc, char **argv)
 		switch (c) {
 		case 'f': format = optarg; break;
 		case 'U': flags |= IMAGE_FORCE_SHARE; break;
-		case 'q': break;
+		case 'q': break; /* it prints nothing anyway */
+		case OPT_IMAGE_OPTS: image_opts = true; break;
 		case 'l':
 		case 'a':
 		case 'c':
@@ -31,10 +37,7 @@ int img_snapshot(int argc, char **argv)
 			action = c;
 			name = optarg;
 			break;
-		case 'h':
-			puts("minivm-img snapshot [-q] [-f fmt] [-U] [-l | -a name | -c name | -d "
-			     "name] filename");
-			return 0;
+		case 'h': return 0;
 		default: return 1;
 		}
 	}
@@ -43,7 +46,7 @@ int img_snapshot(int argc, char **argv)
 	if (action != 'l')
 		flags = IMAGE_NO_BACKING | IMAGE_WRITABLE | IMAGE_DISCARD;
 	struct error err = ERROR_INIT;
-	struct image *img = image_open(argv[optind], format, flags, NULL, &err);
+	struct image *img = img_open(argv[optind], format, image_opts, flags, &err);
 	if (!img)
 		return img_fail(&err);
 	const struct image_driver *d = img->driver;
@@ -70,13 +73,27 @@ int img_snapshot(int argc, char **argv)
 	return rc ? img_fail(&err) : 0;
 }
 
+/* Gives what a disk grew by its host space. */
+static int preallocate(struct image *img, uint64_t old, const char *mode, struct error *err)
+{
+	if (strcmp(mode, "off") == 0)
+		return 0;
+	return img->driver->preallocate
+		       ? img->driver->preallocate(img, old, image_size(img), mode, err)
+		       : error_set(err, ENOTSUP, "'%s' cannot be preallocated", img->path);
+}
+
 int img_resize(int argc, char **argv)
 {
-	enum { OPT_SHRINK = 256 };
+	enum { OPT_SHRINK = OPT_FIRST_OWN, OPT_PREALLOCATION };
 	static const struct option longs[] = {
-		{"help", no_argument, 0, 'h'}, {"shrink", no_argument, 0, OPT_SHRINK}, {0}};
-	const char *format = NULL;
-	bool shrink = false, quiet = false;
+		{"help", no_argument, 0, 'h'},
+		{"shrink", no_argument, 0, OPT_SHRINK},
+		{"preallocation", required_argument, 0, OPT_PREALLOCATION},
+		{"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+		{0}};
+	const char *format = NULL, *mode = "off";
+	bool shrink = false, quiet = false, image_opts = false;
 	int c;
 	/* "-1G" is a size, not an option: it comes last and is taken away first. */
 	const char *text = argc > 2 ? argv[argc - 1] : NULL;
@@ -87,21 +104,26 @@ int img_resize(int argc, char **argv)
 		case 'f': format = optarg; break;
 		case 'q': quiet = true; break;
 		case OPT_SHRINK: shrink = true; break;
-		case 'h':
-			puts("minivm-img resize [-q] [-f fmt] [--shrink] filename [+|-]size");
-			return 0;
+		case OPT_PREALLOCATION: mode = optarg; break;
+		case OPT_IMAGE_OPTS: image_opts = true; break;
+		case 'h': return 0;
 		default: return 1;
 		}
 	}
 	if (!text || optind != argc - 1)
 		return img_usage("resize: expecting an image file name and a size");
+	if (strcmp(mode, "off") && strcmp(mode, "metadata") && strcmp(mode, "falloc") &&
+	    strcmp(mode, "full"))
+		return img_usage("resize: --preallocation must be off, metadata, falloc or full, "
+				 "not '%s'",
+				 mode);
 	struct error err = ERROR_INIT;
 	uint64_t amount, size;
 	int sign = text[0] == '+' ? 1 : text[0] == '-' ? -1 : 0;
 	if (parse_size(text + (sign != 0), 1, &amount, &err))
 		return img_fail(&err);
 	struct image *img =
-		image_open(argv[optind], format, IMAGE_WRITABLE | IMAGE_DISCARD, NULL, &err);
+		img_open(argv[optind], format, image_opts, IMAGE_WRITABLE | IMAGE_DISCARD, &err);
 	if (!img)
 		return img_fail(&err);
 	uint64_t old = image_size(img);
@@ -111,6 +133,9 @@ int img_resize(int argc, char **argv)
 		rc = error_set(&err, EFBIG, "'%s' cannot grow by %s", argv[optind], text);
 	if (sign < 0 && __builtin_sub_overflow(old, amount, &size))
 		rc = error_set(&err, EINVAL, "'%s' has only %" PRIu64 " bytes", argv[optind], old);
+	if (!rc && size <= old && strcmp(mode, "off") != 0)
+		rc = error_set(&err, EINVAL, "preallocation can only be used when growing '%s'",
+			       argv[optind]);
 	if (!rc && size < old && !shrink)
 		rc = error_set(&err, EINVAL,
 			       "'%s' would become smaller, which deletes what is at its end; say "
@@ -118,8 +143,70 @@ int img_resize(int argc, char **argv)
 			       argv[optind]);
 	if (!rc)
 		rc = image_truncate(img, size, &err);
+	if (!rc)
+		rc = preallocate(img, old, mode, &err);
 	image_close(img);
 	if (!rc && !quiet)
 		puts("Image resized.");
+	return rc ? img_fail(&err) : 0;
+}
+
+int img_amend(int argc, char **argv)
+{
+	enum { OPT_FORCE = OPT_FIRST_OWN };
+	static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+					      {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+					      {"force", no_argument, 0, OPT_FORCE},
+					      {0}};
+	const char *format = NULL, *cache = NULL;
+	struct strbuf text = STRBUF_INIT;
+	bool quiet = false, image_opts = false, progress = false;
+	unsigned flags = IMAGE_WRITABLE | IMAGE_DISCARD;
+	struct error err = ERROR_INIT;
+	int c;
+	while ((c = img_getopt(argc, argv, ":f:o:pqt:h", longs)) != -1) {
+		switch (c) {
+		case 'f': format = optarg; break;
+		case 'o': strbuf_printf(&text, "%s%s", text.len ? "," : "", optarg); break;
+		case 'p': progress = true; break;
+		case 'q': quiet = true; break;
+		case 't': cache = optarg; break;
+		case OPT_IMAGE_OPTS: image_opts = true; break;
+		case OPT_FORCE:
+			return img_usage("amend: --force is for encrypted images, which are not "
+					 "supported");
+		case 'h': return 0;
+		default: return 1;
+		}
+	}
+	if (!text.len)
+		return img_usage("amend: the options to change are missing: add -o");
+	if (strcmp(text.data, "help") == 0 || strcmp(text.data, "?") == 0) {
+		puts("Amend options for 'qcow2': backing_file, backing_fmt, compat, data_file, "
+		     "data_file_raw, lazy_refcounts, refcount_bits, size");
+		return 0;
+	}
+	if (optind != argc - 1)
+		return img_usage("amend: expecting one image file name");
+	struct opts o;
+	if (!img_cache_flags(cache, "writeback", &flags))
+		return 1;
+	if (opts_parse(&o, text.data, NULL, &err))
+		return img_fail(&err);
+	strbuf_free(&text);
+	/* Its old backing file may be gone: that may be what is to be changed. */
+	if (opts_has(&o, "backing_file") && !opts_has(&o, "compat") && !opts_has(&o, "size"))
+		flags |= IMAGE_NO_BACKING;
+	struct image *img = img_open(argv[optind], format, image_opts, flags, &err);
+	int rc = img ? 0 : -EINVAL;
+	if (!rc && !img->driver->amend)
+		rc = error_set(&err, ENOTSUP, "format '%s' has no options that can be changed",
+			       img->driver->name);
+	if (!rc)
+		rc = img->driver->amend(img, &o, &err);
+	image_close(img);
+	opts_free(&o);
+	if (!rc)
+		img_progress_end(progress && !quiet);
 	return rc ? img_fail(&err) : 0;
 }

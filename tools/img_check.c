@@ -52,37 +52,40 @@ static void print_json(const char *name, const char *format, const struct image_
 {
 	struct json_object *o = json_object_new_object();
 	add(o, "image-end-offset", r->image_end_offset, false);
-	add(o, "total-clusters", r->total_clusters, false);
-	add(o, "allocated-clusters", r->allocated_clusters, false);
-	add(o, "fragmented-clusters", r->fragmented_clusters, false);
 	add(o, "compressed-clusters", r->compressed_clusters, false);
+	add(o, "total-clusters", r->total_clusters, false);
 	add(o, "check-errors", r->check_errors, true);
+	add(o, "allocated-clusters", r->allocated_clusters, false);
 	add(o, "corruptions", r->corruptions, false);
 	add(o, "leaks", r->leaks, false);
 	add(o, "corruptions-fixed", r->corruptions_fixed, false);
 	add(o, "leaks-fixed", r->leaks_fixed, false);
 	json_object_object_add(o, "filename", json_object_new_string(name));
 	json_object_object_add(o, "format", json_object_new_string(format));
-	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-						       JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(o);
+	add(o, "fragmented-clusters", r->fragmented_clusters, false);
+	img_print_json(o);
 }
 #endif
 
 int img_check(int argc, char **argv)
 {
-	enum { OPT_OUTPUT = 256 };
-	static const struct option longs[] = {
-		{"help", no_argument, 0, 'h'},         {"format", required_argument, 0, 'f'},
-		{"repair", required_argument, 0, 'r'}, {"output", required_argument, 0, OPT_OUTPUT},
-		{"force-share", no_argument, 0, 'U'},  {0}};
-	const char *format = NULL;
+	static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+					      {"format", required_argument, 0, 'f'},
+					      {"repair", required_argument, 0, 'r'},
+					      {"output", required_argument, 0, OPT_OUTPUT},
+					      {"force-share", no_argument, 0, 'U'},
+					      {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+					      {0}};
+	const char *format = NULL, *cache = NULL;
+	bool image_opts = false;
 	unsigned flags = IMAGE_CHECK | IMAGE_NO_BACKING;
 	bool quiet = false;
 	int c, json = 0, fix = 0;
-	while ((c = img_getopt(argc, argv, ":f:r:qUh", longs)) != -1) {
+	while ((c = img_getopt(argc, argv, ":f:r:T:qUh", longs)) != -1) {
 		switch (c) {
 		case 'f': format = optarg; break;
+		case 'T': cache = optarg; break;
+		case OPT_IMAGE_OPTS: image_opts = true; break;
 		case 'q': quiet = true; break;
 		case 'U': flags |= IMAGE_FORCE_SHARE; break;
 		case 'r':
@@ -99,20 +102,18 @@ int img_check(int argc, char **argv)
 			if (json < 0)
 				return NOT_DONE;
 			break;
-		case 'h':
-			puts("minivm-img check [-q] [-f fmt] [--output=human|json] [-r leaks|all] "
-			     "[-U] "
-			     "filename");
-			return 0;
+		case 'h': return 0;
 		default: return NOT_DONE;
 		}
 	}
 	if (optind != argc - 1)
 		return img_usage("check: expecting one image file name");
 	const char *name = argv[optind];
+	if (!img_cache_flags(cache, "writeback", &flags))
+		return NOT_DONE;
 	struct error err = ERROR_INIT;
 	struct image_check r;
-	struct image *img = image_open(name, format, flags, NULL, &err);
+	struct image *img = img_open(name, format, image_opts, flags, &err);
 	if (!img)
 		return img_fail(&err);
 	const char *found = img->driver->name;

@@ -21,6 +21,9 @@ static int option_help(const char *format)
 		     "  cluster_size=<size>    - 512 to 2M, a power of two (default 64k)\n"
 		     "  compat=<str>           - 0.10 (v2) or 1.1 (v3, default)\n"
 		     "  compression_type=<str> - zlib (default) or zstd\n"
+		     "  data_file=<str>        - file that holds the data, at the disk's offsets\n"
+		     "  data_file_raw=<bool>   - the data file is a raw image at all times\n"
+		     "  extended_l2=<bool>     - clusters of 32 parts, allocated on their own\n"
 		     "  lazy_refcounts=<bool>  - lets refcounts be written late\n"
 		     "  preallocation=<str>    - off (default), metadata, falloc, full\n"
 		     "  refcount_bits=<num>    - 1 to 64, a power of two (default 16)");
@@ -44,14 +47,16 @@ static void say(const char *path, const char *format, uint64_t size, struct opts
 	if (qcow2) {
 		uint64_t cluster = 65536;
 		opts_get_size(o, "cluster_size", &cluster, NULL);
-		printf(" cluster_size=%" PRIu64 " extended_l2=off compression_type=%s", cluster,
-		       or_default(o, "compression_type", "zlib"));
+		printf(" cluster_size=%" PRIu64 " extended_l2=%s", cluster,
+		       or_default(o, "extended_l2", "off"));
+		if (opts_has(o, "preallocation"))
+			printf(" preallocation=%s", opts_get(o, "preallocation"));
+		printf(" compression_type=%s", or_default(o, "compression_type", "zlib"));
 	}
-	if (opts_has(o, "preallocation") && qcow2)
-		printf(" preallocation=%s", opts_get(o, "preallocation"));
 	printf(" size=%" PRIu64, size);
-	static const char *const shown[] = {"compat", "backing_file", "backing_fmt"};
-	for (size_t i = 0; qcow2 && i < 3; i++)
+	static const char *const shown[] = {"compat", "backing_file", "backing_fmt", "data_file",
+					    "data_file_raw"};
+	for (size_t i = 0; qcow2 && i < 5; i++)
 		if (opts_has(o, shown[i]))
 			printf(" %s=%s", shown[i], opts_get(o, shown[i]));
 	if (qcow2)
@@ -105,11 +110,7 @@ int img_create(int argc, char **argv)
 		case 'o': strbuf_printf(&text, "%s%s", text.len ? "," : "", optarg); break;
 		case 'q': quiet = true; break;
 		case 'u': unsafe = true; break;
-		case 'h':
-			puts("minivm-img create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] "
-			     "[-u] "
-			     "[-o options] filename [size]");
-			return 0;
+		case 'h': return 0;
 		default: return 1;
 		}
 	}

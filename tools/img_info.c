@@ -75,6 +75,10 @@ static void print_human(const char *name, const struct image_info *info)
 	if (v3)
 		printf("    lazy refcounts: %s\n", yes_no(info->lazy_refcounts));
 	printf("    refcount bits: %u\n", info->refcount_bits);
+	if (info->data_file)
+		printf("    data file: %s\n", info->data_file);
+	if (info->external_data)
+		printf("    data file raw: %s\n", yes_no(info->data_file_raw));
 	if (v3)
 		printf("    corrupt: %s\n    extended l2: %s\n", yes_no(info->corrupt),
 		       yes_no(info->extended_l2));
@@ -120,6 +124,11 @@ static struct json_object *json_specific(const struct image_info *info)
 				       json_object_new_boolean(info->lazy_refcounts));
 	json_object_object_add(d, "refcount-bits",
 			       json_object_new_int((int32_t)info->refcount_bits));
+	if (info->data_file)
+		json_object_object_add(d, "data-file", json_object_new_string(info->data_file));
+	if (info->external_data)
+		json_object_object_add(d, "data-file-raw",
+				       json_object_new_boolean(info->data_file_raw));
 	if (v3) {
 		json_object_object_add(d, "corrupt", json_object_new_boolean(info->corrupt));
 		json_object_object_add(d, "extended-l2",
@@ -159,42 +168,34 @@ static struct json_object *json_info(const char *name, const struct image_info *
 	return o;
 }
 
-static void print_json(struct json_object *o)
-{
-	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-						       JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(o);
-}
 #endif
 
 int img_info(int argc, char **argv)
 {
-	enum { OPT_OUTPUT = 256, OPT_CHAIN };
+	enum { OPT_CHAIN = OPT_FIRST_OWN };
 	static const struct option longs[] = {{"help", no_argument, 0, 'h'},
 					      {"format", required_argument, 0, 'f'},
 					      {"output", required_argument, 0, OPT_OUTPUT},
 					      {"backing-chain", no_argument, 0, OPT_CHAIN},
 					      {"force-share", no_argument, 0, 'U'},
+					      {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
 					      {0}};
 	const char *format = NULL;
 	unsigned flags = IMAGE_NO_BACKING | IMAGE_CHECK;
-	bool chain = false;
+	bool chain = false, image_opts = false;
 	int c, json = 0;
 	while ((c = img_getopt(argc, argv, ":f:Uh", longs)) != -1) {
 		switch (c) {
 		case 'f': format = optarg; break;
 		case 'U': flags |= IMAGE_FORCE_SHARE; break;
+		case OPT_IMAGE_OPTS: image_opts = true; break;
 		case OPT_CHAIN: chain = true; break;
 		case OPT_OUTPUT:
 			json = img_output(optarg);
 			if (json < 0)
 				return 1;
 			break;
-		case 'h':
-			puts("minivm-img info [-f fmt] [--output=human|json] [--backing-chain] "
-			     "[-U] "
-			     "filename");
-			return 0;
+		case 'h': return 0;
 		default: return 1;
 		}
 	}
@@ -208,7 +209,7 @@ int img_info(int argc, char **argv)
 	for (int level = 0; name && !rc; level++) {
 		struct error err = ERROR_INIT;
 		struct image_info info;
-		struct image *img = image_open(name, next_format, flags, NULL, &err);
+		struct image *img = img_open(name, next_format, image_opts && !level, flags, &err);
 		if (img && image_get_info(img, &info) < 0) {
 			image_close(img);
 			img = NULL;
@@ -241,8 +242,8 @@ int img_info(int argc, char **argv)
 	free(next_format);
 #ifdef HAVE_JSONC
 	if (json && !rc)
-		print_json(chain ? json_object_get(list)
-				 : json_object_get(json_object_array_get_idx(list, 0)));
+		img_print_json(chain ? json_object_get(list)
+				     : json_object_get(json_object_array_get_idx(list, 0)));
 	json_object_put(list);
 #endif
 	return rc;

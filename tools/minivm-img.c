@@ -6,6 +6,7 @@
 #include "lib/strbuf.h"
 #include "lib/text.h"
 #include "tools/img.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,23 +17,64 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *syntax, *help;
 } commands[] = {
-	{"check", img_check, "[-q] [-f fmt] [--output=human|json] [-r leaks|all] [-U] filename",
+	{"amend", img_amend, "[-p] [-q] [-f fmt] [-t cache] [--image-opts] -o options filename",
+	 "changes options of an existing image"},
+	{"bench", img_bench,
+	 "[-c count] [-d depth] [-f fmt] [--flush-interval=n] [--no-drain] [-o offset] "
+	 "[--pattern=n] [-q] [-s size] [-S step] [-t cache] [-w] [-U] [--image-opts] filename",
+	 "measures how fast an image is read or written"},
+	{"check", img_check,
+	 "[-q] [-f fmt] [--output=human|json] [-r leaks|all] [-T cache] [-U] [--image-opts] "
+	 "filename",
 	 "looks for errors in an image and repairs them"},
-	{"compare", img_compare, "[-f fmt] [-F fmt] [-q] [-s] [-U] filename1 filename2",
+	{"commit", img_commit, "[-q] [-f fmt] [-t cache] [-b base] [-r rate] [-d] [-p] filename",
+	 "writes an overlay's changes into its backing file"},
+	{"compare", img_compare,
+	 "[-f fmt] [-F fmt] [-T cache] [-p] [-q] [-s] [-U] [--image-opts] filename1 filename2",
 	 "tells whether two images have the same contents"},
 	{"convert", img_convert,
-	 "[-q] [-U] [-f fmt] [-O fmt] [-o options] filename output_filename",
-	 "copies an image into another format"},
+	 "[-U] [-C] [-c] [-p] [-q] [-n] [--target-is-zero] [-f fmt] [-t cache] [-T cache] "
+	 "[-O fmt] [-B backing_file -F backing_fmt] [-o options] [-l snapshot] [-S size] [-r rate] "
+	 "[-m threads] [-W] [--salvage] [--image-opts] [--target-image-opts] filename [...] "
+	 "output_filename",
+	 "copies images into another one, of another format"},
 	{"create", img_create,
 	 "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]",
 	 "makes a new image"},
-	{"info", img_info, "[-f fmt] [--output=human|json] [--backing-chain] [-U] filename",
+	{"dd", img_dd,
+	 "[--image-opts] [-U] [-f fmt] [-O fmt] [bs=size] [count=blocks] [skip=blocks] if=input "
+	 "of=output",
+	 "copies a part of an image"},
+	{"info", img_info,
+	 "[-f fmt] [--output=human|json] [--backing-chain] [-U] [--image-opts] filename",
 	 "tells about an image"},
-	{"resize", img_resize, "[-q] [-f fmt] [--shrink] filename [+|-]size",
+	{"map", img_map,
+	 "[-f fmt] [--start-offset=n] [--max-length=n] [--output=human|json] [-U] [--image-opts] "
+	 "filename",
+	 "lists which parts of a disk hold data, and where"},
+	{"measure", img_measure,
+	 "[--output=human|json] [-O fmt] [-o options] [--size n | [-f fmt] [-l snapshot] "
+	 "[--image-opts] filename]",
+	 "tells how large a new image would be"},
+	{"rebase", img_rebase,
+	 "[-U] [-q] [-f fmt] [-t cache] [-T cache] [-p] [-u] [--image-opts] -b backing_file "
+	 "[-F backing_fmt] filename",
+	 "gives an overlay another backing file"},
+	{"resize", img_resize,
+	 "[-q] [-f fmt] [--preallocation=mode] [--shrink] [--image-opts] filename [+|-]size",
 	 "changes the size of the disk"},
-	{"snapshot", img_snapshot, "[-q] [-f fmt] [-U] [-l | -a name | -c name | -d name] filename",
+	{"snapshot", img_snapshot,
+	 "[-q] [-f fmt] [-U] [--image-opts] [-l | -a name | -c name | -d name] filename",
 	 "lists, applies, creates or deletes internal snapshots"},
 };
+
+/* The command's line, for its -h. */
+static void command_help(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (strcmp(commands[i].name, name) == 0)
+			printf("minivm-img %s %s\n", name, commands[i].syntax);
+}
 
 static void help(void)
 {
@@ -49,6 +91,10 @@ static void help(void)
 	       "  -o options      a list such as cluster_size=64k,compat=1.1; '-o help' lists "
 	       "them\n"
 	       "  -q              prints nothing but errors\n"
+	       "  -p              shows the progress\n"
+	       "  -t, -T cache    cache mode of the image written and of the one read: none,\n"
+	       "                  writeback, writethrough, directsync or unsafe (convert's -t\n"
+	       "                  unless given)\n"
 	       "  -U              reads an image that another program has open for writing\n"
 	       "  size            bytes, or with a suffix k, M, G, T, P or E\n\n"
 	       "Exit codes of check: 0 sound, 1 not done, 2 damaged, 3 leaked clusters, 63 the\n"
@@ -61,7 +107,8 @@ static void help(void)
 
 int img_fail(const struct error *err)
 {
-	report("%s", err->text);
+	if (err->text[0]) /* else it is told already */
+		report("%s", err->text);
 	return 1;
 }
 
@@ -86,6 +133,8 @@ int img_getopt(int argc, char **argv, const char *shorts, const struct option *l
 		img_usage("%s: '%s' needs a value", argv[0], argv[optind - 1]);
 		return '?';
 	}
+	if (c == 'h')
+		command_help(argv[0]);
 	if (c != '?')
 		return c;
 	const char *given = argv[optind - 1];

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Backing chains as a whole: what a range consists of through all layers, and a chain opened so
+ * that an upper image can be committed into a lower one.
+ */
+#include "block/file.h"
+#include "block/image.h"
+#include "block/node.h"
+#include "lib/bytes.h"
+#include "lib/text.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int image_chain_status(struct image *img, const struct image *base, uint64_t offset, uint64_t len,
+		       uint64_t *count, uint64_t *host_offset, struct image **where, int *depth)
+{
+	uint64_t ignored;
+	struct image *p = img;
+	int status = 0, level = 0;
+	*count = len;
+	for (; p != base; p = p->backing, level++) {
+		uint64_t size = image_size(p), part = *count;
+		/* Behind the end of a backing image there are zeroes that no layer holds. */
+		if (offset >= size) {
+			status = BLOCK_ZERO;
+			break;
+		}
+		if (part > size - offset)
+			part = size - offset;
+		status = image_block_status(p, offset, part, count,
+					    host_offset ? host_offset : &ignored);
+		if (status < 0 || (status & (BLOCK_ALLOCATED | BLOCK_ZERO)))
+			break;
+		const struct image *next = p->backing;
+		if (!next) {
+			status |= BLOCK_ZERO;
+			break;
+		}
+		if (next != base && offset >= image_size(next)) {
+			status |= BLOCK_ZERO;
+			break;
+		}
+		if (next != base && *count > image_size(next) - offset)
+			*count = image_size(next) - offset;
+	}
+	if (where)
+		*where = p;
+	if (depth)
+		*depth = level;
+	return status;
+}
+
+/* True if the names mean one file. */
+static bool same_name(const char *a, const char *b)
+{
+	char *x = realpath(a, NULL), *y = realpath(b, NULL);
+	bool same = strcmp(a, b) == 0 || (x && y && strcmp(x, y) == 0);
+	free(x);
+	free(y);
+	return same;
+}
+
+struct image *image_open_commit(const char *path, const char *format, unsigned flags,
+				const char *base_name, struct image **base, struct error *err)
+{
+	struct image *top =
+		image_open(path, format, flags | IMAGE_WRITABLE | IMAGE_NO_BACKING, NULL, err);
+	struct image *p = top;
+	bool found = false;
+	for (int depth = 0; p && !found; depth++) {
+		struct image_info info;
+		int rc = image_get_info(p, &info);
+		if (rc < 0 || !info.backing_path || depth > 100) {
+			if (rc < 0)
+				error_errno(err, -rc, "cannot read '%s'", p->path);
+			else if (base_name)
+				error_set(err, EINVAL, "'%s' is not in the backing chain of '%s'",
+					  base_name, path);
+			else
+				error_set(err, ENOTSUP, "'%s' has no backing file to commit to",
+					  path);
+			image_info_free(&info);
+			image_close(top);
+			return NULL;
+		}
+		found = !base_name || same_name(info.backing_path, base_name) ||
+			strcmp(info.backing_file, base_name) == 0;
+		unsigned wanted = found ? flags | IMAGE_WRITABLE
+					: (flags & ~(unsigned)IMAGE_WRITABLE) | IMAGE_NO_BACKING;
+		p->backing = image_open(info.backing_path, info.backing_format, wanted, NULL, err);
+		if (!p->backing)
+			error_prefix(err, "backing file of '%s'", p->path);
+		image_info_free(&info);
+		p = p->backing;
+	}
+	if (!p) {
+		image_close(top);
+		return NULL;
+	}
+	*base = p;
+	return top;
+}
