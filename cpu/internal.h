@@ -119,6 +119,10 @@ enum {
 			       instruction */
 };
 
+/* What waits until after the next instruction: interrupts after STI; after MOV SS and POP SS debug
+ * traps, too (SDM vol. 3A, 6.8.3). */
+enum interrupt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_SS };
+
 /* The x87, MMX and SSE state, in a form that is quick to use; fpu_load_fxsave()/fpu_store_fxsave()
  * convert. Layout of st[] is physical (R0..R7), `top` from the status word. */
 struct fpu {
@@ -166,8 +170,8 @@ struct soft_cpu {
 	const struct insn
 		*block_end; /* the run loop stops before it; NULL: after this instruction */
 
-	uint8_t activity;      /* enum cpu_activity */
-	bool interrupt_shadow; /* the instruction just executed was STI, MOV SS, POP SS */
+	uint8_t activity;         /* enum cpu_activity */
+	uint8_t interrupt_shadow; /* enum interrupt_shadow of the instruction just executed */
 	bool nmi_masked;
 
 	/* Exception being raised (filled by cpu_raise). */
@@ -335,7 +339,8 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
 	X(op_mov_rm_sreg)                                                                          \
 	X(op_push_sreg)                                                                            \
 	X(op_pop_sreg)                                                                             \
-	X(op_les) X(op_lds) X(op_lss) X(op_lfs) X(op_lgs) X(op_jmp_far_imm) X(op_call_far_imm)     \
+	X(op_les)                                                                                  \
+	X(op_lds) X(op_lss) X(op_lfs) X(op_lgs) X(op_jmp_far_imm) X(op_call_far_imm)               \
 		X(op_jmp_far_mem) X(op_call_far_mem) X(op_ret_far) X(op_ret_far_imm) X(op_int_imm) \
 			X(op_int3) X(op_int1) X(op_into) X(op_iret) X(op_hlt) X(op_cli) X(op_sti)  \
 				X(op_pushf) X(op_popf)                                             \

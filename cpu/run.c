@@ -264,7 +264,7 @@ enum what_next { GO_ON, GO_ON_BLOCK, LEAVE };
 static enum what_next attention(struct soft_cpu *c, enum soft_exit *exit)
 {
 	uint32_t requests = atomic_load(&c->requests), linear;
-	bool shadow;
+	enum interrupt_shadow shadow;
 
 	if (requests & REQ_FLUSH) {
 		atomic_fetch_and(&c->requests, ~(uint32_t)REQ_FLUSH);
@@ -301,20 +301,17 @@ static enum what_next attention(struct soft_cpu *c, enum soft_exit *exit)
 		return LEAVE;
 	}
 
-	/* MOV SS and STI hold off debug traps and interrupts until after the next instruction. */
 	shadow = c->interrupt_shadow;
-	c->interrupt_shadow = false;
-	if (!shadow) {
-		if (c->db_status) {
-			uint32_t status = c->db_status;
-			c->db_status = 0;
-			c->activity = CPU_RUNNING;
-			inject_debug(c, status);
-			return GO_ON;
-		}
-		if (take_interrupt(c, requests))
-			return GO_ON;
+	c->interrupt_shadow = SHADOW_NONE;
+	if (c->db_status && shadow != SHADOW_SS) {
+		uint32_t status = c->db_status;
+		c->db_status = 0;
+		c->activity = CPU_RUNNING;
+		inject_debug(c, status);
+		return GO_ON;
 	}
+	if (shadow == SHADOW_NONE && take_interrupt(c, requests))
+		return GO_ON;
 	if (c->activity == CPU_HALTED) {
 		*exit = SOFT_HALTED;
 		return LEAVE;
@@ -325,7 +322,7 @@ static enum what_next attention(struct soft_cpu *c, enum soft_exit *exit)
 		*exit = SOFT_BREAKPOINT;
 		return LEAVE;
 	}
-	if (shadow || c->eflags & (FL_TF | FL_RF) ||
+	if (shadow != SHADOW_NONE || c->eflags & (FL_TF | FL_RF) ||
 	    (c->watch_code && debug_code_page(c, linear))) {
 		c->skip_breakpoint = false;
 		run_one(c);
@@ -337,15 +334,23 @@ static enum what_next attention(struct soft_cpu *c, enum soft_exit *exit)
 	return GO_ON_BLOCK;
 }
 
+/* The requests that ask for attention now. INTR with interrupts disabled does not: programs run
+ * long that way. */
+static inline uint32_t requests_now(const struct soft_cpu *c)
+{
+	uint32_t requests = atomic_load_explicit(&c->requests, memory_order_relaxed);
+	return c->eflags & FL_IF ? requests : requests & ~(uint32_t)REQ_INTR;
+}
+
 /* The loop itself, apart from setjmp() so that the compiler keeps its variables in registers. */
 static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 {
 	enum soft_exit exit;
 
 	for (;;) {
-		uint32_t unusual = atomic_load_explicit(&c->requests, memory_order_relaxed) |
-				   c->db_status | (c->eflags & (FL_TF | FL_RF)) | c->activity |
-				   c->interrupt_shadow | c->watch_code | trace_on(TRACE_EXEC);
+		uint32_t unusual = requests_now(c) | c->db_status | (c->eflags & (FL_TF | FL_RF)) |
+				   c->activity | c->interrupt_shadow | c->watch_code |
+				   trace_on(TRACE_EXEC);
 		if (unlikely(unusual)) {
 			enum what_next next = attention(c, &exit);
 			c->last_block = NULL;

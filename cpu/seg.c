@@ -271,7 +271,7 @@ void op_mov_sreg_rm(struct soft_cpu *c, const struct insn *i)
 	uint16_t selector = i->is_mem ? ld16(c, i->seg, effective_address(c, i)) : *reg16(c, i->rm);
 	load_data_segment(c, i->reg, selector);
 	if (i->reg == S_SS)
-		c->interrupt_shadow = true;
+		c->interrupt_shadow = SHADOW_SS;
 }
 
 void op_mov_rm_sreg(struct soft_cpu *c, const struct insn *i)
@@ -308,7 +308,7 @@ void op_pop_sreg(struct soft_cpu *c, const struct insn *i)
 	load_data_segment(c, sreg, (uint16_t)stack_peek(c, i->opsize32, 0));
 	set_stack_pointer(c, &old_ss, esp);
 	if (sreg == S_SS)
-		c->interrupt_shadow = true;
+		c->interrupt_shadow = SHADOW_SS;
 }
 
 static void load_far_pointer(struct soft_cpu *c, const struct insn *i, unsigned sreg)

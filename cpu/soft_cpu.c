@@ -190,7 +190,7 @@ void soft_cpu_get_state(const struct soft_cpu *c, struct cpu_state *s)
 	memcpy(s->pdpte, c->pdpte, sizeof(s->pdpte));
 	fpu_store_fxsave(&c->fpu, s->fxsave);
 	s->activity = c->activity;
-	s->interrupt_shadow = c->interrupt_shadow;
+	s->interrupt_shadow = c->interrupt_shadow != SHADOW_NONE;
 	s->nmi_pending = atomic_load(&c->requests) & REQ_NMI;
 	s->nmi_masked = c->nmi_masked;
 }
@@ -223,7 +223,7 @@ void soft_cpu_set_state(struct soft_cpu *c, const struct cpu_state *s)
 	memcpy(c->pdpte, s->pdpte, sizeof(c->pdpte));
 	fpu_load_fxsave(&c->fpu, s->fxsave);
 	c->activity = s->activity;
-	c->interrupt_shadow = s->interrupt_shadow;
+	c->interrupt_shadow = s->interrupt_shadow ? SHADOW_STI : SHADOW_NONE;
 	c->nmi_masked = s->nmi_masked;
 	if (s->nmi_pending)
 		atomic_fetch_or(&c->requests, REQ_NMI);

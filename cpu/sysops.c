@@ -41,7 +41,7 @@ void op_sti(struct soft_cpu *c, const struct insn *i)
 	if (c->eflags & FL_IF)
 		return;
 	c->eflags |= FL_IF;
-	c->interrupt_shadow = true;
+	c->interrupt_shadow = SHADOW_STI;
 	cpu_end_block(c);
 }
 

@@ -214,6 +214,13 @@ static void op_ucompp(struct soft_cpu *c, const struct insn *i)
 	compare_pop2(c, i, ucom_st);
 }
 
+/* FCMOVcc and FCOMI came with CMOV (SDM vol. 2A, CPUID). */
+static void need_cmov(struct soft_cpu *c)
+{
+	if (!(c->features_edx & CPUID_CMOV))
+		cpu_ud(c);
+}
+
 /* FCOMI, FUCOMI and their popping forms answer in EFLAGS. */
 static void op_comi(struct soft_cpu *c, const struct insn *i)
 {
@@ -221,6 +228,7 @@ static void op_comi(struct soft_cpu *c, const struct insn *i)
 	bool unordered_quiet = i->reg == 5, pop = i->opcode == 0xDF;
 	uint32_t eflags;
 
+	need_cmov(c);
 	if (!x87_enter(c))
 		return;
 	x87_note(c, i);
@@ -249,6 +257,7 @@ static void op_cmov(struct soft_cpu *c, const struct insn *i)
 	struct fpu *f = &c->fpu;
 	uint32_t eflags;
 
+	need_cmov(c);
 	if (!x87_enter(c))
 		return;
 	x87_note(c, i);

@@ -33,7 +33,7 @@
 
 enum {
 	SLICE_ALONE = 1 << 20, /* instructions; a lone CPU is interrupted by kicks anyway */
-	SLICE_SHARED = 20000,  /* about 0.2 ms */
+	SLICE_SHARED = 20000,  /* about 0.1 ms */
 };
 
 struct soft_vcpu {
@@ -120,13 +120,17 @@ static uint64_t cpu_time_ns(void *opaque)
 
 /* ---- The thread ---- */
 
-static bool any_work(const struct soft_engine *s)
+static bool has_work(const struct soft_vcpu *v)
 {
-	for (unsigned n = 0; n < s->base.config.cpus; n++) {
-		if (!s->vcpu[n].stopped && soft_cpu_has_work(s->vcpu[n].cpu))
-			return true;
-	}
-	return false;
+	return !v->stopped && soft_cpu_has_work(v->cpu);
+}
+
+static unsigned cpus_with_work(const struct soft_engine *s)
+{
+	unsigned count = 0;
+	for (unsigned n = 0; n < s->base.config.cpus; n++)
+		count += has_work(&s->vcpu[n]);
+	return count;
 }
 
 /* Returns when there is work to do; false: the engine goes away. */
@@ -135,7 +139,7 @@ static bool wait_for_work(struct soft_engine *s)
 	pthread_mutex_lock(&s->mutex);
 	for (;;) {
 		atomic_store(&s->asleep, true);
-		if (s->quit || (!s->pause && any_work(s)))
+		if (s->quit || (!s->pause && cpus_with_work(s)))
 			break;
 		if (s->pause && !s->standing) {
 			s->standing = true;
@@ -159,15 +163,14 @@ static void tell_machine(struct soft_engine *s, unsigned index, enum engine_even
 	loop_unlock(config->loop);
 }
 
-static void run_slice(struct soft_engine *s, unsigned index)
+static void run_slice(struct soft_engine *s, unsigned index, uint64_t budget)
 {
 	struct soft_vcpu *v = &s->vcpu[index];
 	uint64_t before = soft_cpu_instructions(v->cpu), start = monotonic_ns();
 
 	atomic_store(&s->running, (int)index);
 	current_cpu = (int)index;
-	enum soft_exit why =
-		soft_cpu_run(v->cpu, s->base.config.cpus > 1 ? SLICE_SHARED : SLICE_ALONE);
+	enum soft_exit why = soft_cpu_run(v->cpu, budget);
 	current_cpu = -1;
 	atomic_store(&s->running, -1);
 
@@ -192,10 +195,12 @@ static void *vcpu_thread(void *opaque)
 {
 	struct soft_engine *s = opaque;
 	while (wait_for_work(s)) {
+		/* Who wakes another CPU ends the slice of a lone one: wake_for(). */
+		uint64_t budget = cpus_with_work(s) > 1 ? SLICE_SHARED : SLICE_ALONE;
 		for (unsigned n = 0; n < s->base.config.cpus; n++) {
-			if (s->vcpu[n].stopped || !soft_cpu_has_work(s->vcpu[n].cpu))
+			if (!has_work(&s->vcpu[n]))
 				continue;
-			run_slice(s, n);
+			run_slice(s, n, budget);
 			if (pause_asked(s))
 				break;
 		}
