@@ -28,7 +28,6 @@ enum {
 	OP_EXT_PROCESSOR = 0x83,
 	OP_CREATE_DWORD_FIELD = 0x8a,
 	OP_IF = 0xa0,
-	OP_ELSE = 0xa1,
 	METHOD_SERIALIZED = 1 << 3,
 	FIELD_BYTE_PRESERVE = 0x01,
 };
@@ -39,7 +38,6 @@ enum {
 	RES_DMA = 0x2a,
 	RES_IO = 0x47,
 	RES_END = 0x79,
-	RES_MEMORY32_FIXED = 0x86,
 	RES_DWORD_SPACE = 0x87,
 	RES_WORD_SPACE = 0x88,
 	RES_INTERRUPT = 0x89,
@@ -222,12 +220,6 @@ void aml_begin_if(struct aml *a)
 	open_package(a);
 }
 
-void aml_begin_else(struct aml *a)
-{
-	byte(a, OP_ELSE);
-	open_package(a);
-}
-
 void aml_begin_field(struct aml *a, const char *region)
 {
 	byte(a, OP_EXT);
@@ -361,15 +353,6 @@ void aml_res_dma(struct aml *a, unsigned channel)
 	byte(a, RES_DMA);
 	byte(a, 1u << channel);
 	byte(a, 0); /* compatibility timing, no bus mastering, 8-bit transfers */
-}
-
-void aml_res_memory_fixed(struct aml *a, bool writable, uint32_t base, uint32_t length)
-{
-	byte(a, RES_MEMORY32_FIXED);
-	word(a, 9);
-	byte(a, writable ? SPACE_MEMORY_WRITABLE : 0);
-	dword(a, base);
-	dword(a, length);
 }
 
 static void word_space(struct aml *a, unsigned type, unsigned flags, uint16_t min, uint16_t max)

@@ -47,8 +47,7 @@ void aml_begin_processor(struct aml *a, const char *name, uint8_t id, uint32_t p
 			 uint8_t pblk_len);
 void aml_begin_method(struct aml *a, const char *name, unsigned args, bool serialized);
 void aml_begin_package(struct aml *a, uint8_t elements);
-void aml_begin_if(struct aml *a);   /* then a predicate and the body */
-void aml_begin_else(struct aml *a); /* after the if's aml_end() */
+void aml_begin_if(struct aml *a); /* then a predicate and the body */
 /* Field (region, ByteAcc, NoLock, Preserve): follow with aml_field_unit()s. */
 void aml_begin_field(struct aml *a, const char *region);
 /* ResourceTemplate inside a buffer: follow with aml_res_*(). */
@@ -77,7 +76,6 @@ void aml_dword_field(struct aml *a, const char *buffer, uint64_t offset, const c
 void aml_res_io(struct aml *a, uint16_t min, uint16_t max, uint8_t align, uint8_t length);
 void aml_res_irq(struct aml *a, unsigned irq);
 void aml_res_dma(struct aml *a, unsigned channel);
-void aml_res_memory_fixed(struct aml *a, bool writable, uint32_t base, uint32_t length);
 void aml_res_bus_numbers(struct aml *a, uint16_t min, uint16_t max);
 void aml_res_io_window(struct aml *a, uint16_t min, uint16_t max);
 void aml_res_memory_window32(struct aml *a, bool cacheable, uint32_t min, uint32_t max);

@@ -55,10 +55,6 @@ struct firmware_boot_entry {
 char *firmware_path_ide(char out[96], unsigned slot, unsigned function, unsigned channel,
 			unsigned unit);
 char *firmware_path_floppy(char out[96], unsigned unit);
-/* A PCI device: "ethernet", "scsi", ... ; `leaf` such as "/disk@0,0" or "/ethernet-phy@0", or "".
- */
-char *firmware_path_pci(char out[96], const char *kind, unsigned slot, unsigned function,
-			const char *leaf);
 
 struct firmware_config {
 	/* RAM from 0 up to the PCI hole, and from 4 GiB upwards; bytes. */

@@ -179,13 +179,3 @@ char *firmware_path_floppy(char out[96], unsigned unit)
 	snprintf(out, 96, "/pci@i0cf8/isa@1/fdc@03f0/floppy@%x", unit);
 	return out;
 }
-
-char *firmware_path_pci(char out[96], const char *kind, unsigned slot, unsigned function,
-			const char *leaf)
-{
-	if (function)
-		snprintf(out, 96, "/pci@i0cf8/%s@%x,%x%s", kind, slot, function, leaf);
-	else
-		snprintf(out, 96, "/pci@i0cf8/%s@%x%s", kind, slot, leaf);
-	return out;
-}

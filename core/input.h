@@ -41,12 +41,8 @@ struct input {
 void input_key(struct input *in, uint8_t key, bool down);
 void input_mouse(struct input *in, int dx, int dy, int dz, unsigned buttons);
 
-/* QEMU's key names (QKeyCode: "a", "ret", "ctrl", "f1", "kp_enter", ...) to keys and back; -1 /
- * NULL if unknown. */
+/* The key of that name (QEMU's QKeyCode: "a", "ret", "ctrl", "f1", "kp_enter", ...); -1 if there is
+ * none. */
 int key_from_name(const char *name);
-const char *key_name(uint8_t key);
-/* The keys that type an ASCII character on a US layout: the key, and whether Shift is held. False
- * if there is none. */
-bool key_from_ascii(char c, uint8_t *key, bool *shift);
 
 #endif

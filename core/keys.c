@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Key names as QEMU's `sendkey` and QMP `send-key` use them (QKeyCode), their set 1 codes, and the
- * keys that type ASCII on a US keyboard.
+ * Key names as QEMU's `sendkey` and QMP `send-key` use them (QKeyCode), and their set 1 codes.
  *
  * Documents: IBM PS/2 Technical Reference, "Keyboard Scan Code Set 1"; QEMU QAPI schema, QKeyCode.
  */
@@ -13,7 +12,6 @@ static const struct {
 	const char *name;
 	uint8_t key;
 } names[] = {
-	/* The first name of a key is the one that key_name() answers. */
 	{"esc", 0x01},
 	{"1", 0x02},
 	{"2", 0x03},
@@ -161,50 +159,4 @@ int key_from_name(const char *name)
 		if (!strcmp(names[i].name, name))
 			return names[i].key;
 	return -1;
-}
-
-const char *key_name(uint8_t key)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (names[i].key == key)
-			return names[i].name;
-	return NULL;
-}
-
-bool key_from_ascii(char c, uint8_t *key, bool *shift)
-{
-	/* The rows of a US keyboard, from the key with the code given: plain and shifted. */
-	static const struct {
-		uint8_t first;
-		const char *plain, *shifted;
-	} rows[] = {
-		{0x02, "1234567890-=", "!@#$%^&*()_+"},
-		{0x10, "qwertyuiop[]", "QWERTYUIOP{}"},
-		{0x1E, "asdfghjkl;'`", "ASDFGHJKL:\"~"},
-		{0x2B, "\\zxcvbnm,./", "|ZXCVBNM<>?"},
-	};
-	static const struct {
-		char c;
-		uint8_t key;
-	} others[] = {{' ', 0x39},  {'\n', 0x1C}, {'\r', 0x1C},
-		      {'\t', 0x0F}, {'\b', 0x0E}, {27, 0x01}};
-
-	if (c == '\0')
-		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		const char *p = strchr(rows[i].plain, c), *s = strchr(rows[i].shifted, c);
-		if (p || s) {
-			*key = (uint8_t)(rows[i].first +
-					 (p ? p - rows[i].plain : s - rows[i].shifted));
-			*shift = !p;
-			return true;
-		}
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
-		if (others[i].c == c) {
-			*key = others[i].key;
-			*shift = false;
-			return true;
-		}
-	return false;
 }

@@ -506,11 +506,6 @@ void i8254_set_gate2(struct i8254 *pit, bool gate)
 	c->gate = gate;
 }
 
-bool i8254_gate2(const struct i8254 *pit)
-{
-	return pit->channel[2].gate;
-}
-
 bool i8254_out2(struct i8254 *pit)
 {
 	return output(&pit->channel[2], now_tick(pit));

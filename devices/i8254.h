@@ -15,7 +15,6 @@ struct i8254 *i8254_new(const struct device_env *env, struct irq_line irq0);
 void i8254_free(struct i8254 *pit);
 /* The gate input and the output of channel 2: bits 0 and 5 of port 61h. */
 void i8254_set_gate2(struct i8254 *pit, bool gate);
-bool i8254_gate2(const struct i8254 *pit);
 bool i8254_out2(struct i8254 *pit);
 
 #endif

@@ -589,11 +589,6 @@ struct irq_line lapic_lint0(struct lapic_set *set)
 	return (struct irq_line){lint_set, set, 0};
 }
 
-struct irq_line lapic_lint1(struct lapic_set *set)
-{
-	return (struct irq_line){lint_set, set, 1};
-}
-
 static void map(struct lapic *l)
 {
 	mem_mapping_set(l->mapping, l->base & BASE_ADDRESS, enabled(l) ? MEM_RW : 0);

@@ -48,9 +48,8 @@ void lapic_set_free(struct lapic_set *set);
 /* Interrupt acknowledge of one CPU: the vector, now in service; the PIC's answer when LINT0 passes
  * its interrupt on; -1 if nothing is pending. */
 int lapic_ack(struct lapic_set *set, unsigned cpu);
-/* Where the PIC's INT output goes (all processors' LINT0), and the NMI line (LINT1). */
+/* Where the PIC's INT output goes (all processors' LINT0). */
 struct irq_line lapic_lint0(struct lapic_set *set);
-struct irq_line lapic_lint1(struct lapic_set *set);
 /* An interrupt message from the IOAPIC or a device. */
 void lapic_deliver(struct lapic_set *set, const struct apic_message *msg);
 /* A message-signalled interrupt as a PCI device writes it (SDM vol. 3A, 10.11). */

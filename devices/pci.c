@@ -236,7 +236,8 @@ void pci_bar_rom(struct pci_device *dev, struct mem_region *rom)
 
 /* ---- configuration space ---- */
 
-struct pci_device *pci_find(struct pci_bus *bus, unsigned devfn)
+/* The function at devfn, or NULL. */
+static struct pci_device *pci_find(struct pci_bus *bus, unsigned devfn)
 {
 	return devfn < FUNCTIONS ? bus->device[devfn] : NULL;
 }

@@ -155,8 +155,6 @@ void *pci_dma_map(struct pci_device *dev, uint64_t addr, size_t *len, bool write
 uint32_t pci_config_read(struct pci_bus *bus, unsigned devfn, unsigned reg, unsigned size);
 void pci_config_write(struct pci_bus *bus, unsigned devfn, unsigned reg, unsigned size,
 		      uint32_t value);
-/* The function at devfn, or NULL. */
-struct pci_device *pci_find(struct pci_bus *bus, unsigned devfn);
 
 /* `info pci`. */
 void pci_info(struct pci_bus *bus, struct strbuf *out);

@@ -416,8 +416,3 @@ struct display *vga_display(struct vga *v)
 {
 	return &v->display;
 }
-
-struct mem_region *vga_vram(struct vga *v)
-{
-	return v->vram;
-}

@@ -32,7 +32,5 @@ struct vga *vga_new(const struct device_env *env, struct pci_bus *pci, int devfn
 		    const struct vga_config *config, struct error *err);
 void vga_free(struct vga *v);
 struct display *vga_display(struct vga *v);
-/* Display memory, a region of its own ("vga.vram"): a snapshot must hold its contents too. */
-struct mem_region *vga_vram(struct vga *v);
 
 #endif

@@ -93,20 +93,6 @@ bool opts_has(const struct opts *opts, const char *key)
 	return false;
 }
 
-void opts_remove(struct opts *opts, const char *key)
-{
-	size_t kept = 0;
-	for (size_t i = 0; i < opts->count; i++) {
-		if (strcmp(opts->item[i].key, key) == 0) {
-			free(opts->item[i].key);
-			free(opts->item[i].value);
-		} else {
-			opts->item[kept++] = opts->item[i];
-		}
-	}
-	opts->count = kept;
-}
-
 void opts_set(struct opts *opts, const char *key, const char *value)
 {
 	add(opts, xstrdup(key), xstrdup(value), false);

@@ -37,8 +37,6 @@ void opts_free(struct opts *opts);
 /* The last value given for `key`, or NULL. Marks it used. Valid until opts_free(). */
 const char *opts_get(struct opts *opts, const char *key);
 bool opts_has(const struct opts *opts, const char *key);
-/* Removes every entry of `key`. */
-void opts_remove(struct opts *opts, const char *key);
 /* Appends an entry. */
 void opts_set(struct opts *opts, const char *key, const char *value);
 

@@ -204,20 +204,6 @@ char *xasprintf(const char *fmt, ...)
 	return n < 0 ? no_memory(strlen(fmt)) : text;
 }
 
-int read_full(int fd, void *buf, size_t len)
-{
-	for (char *p = buf; len;) {
-		ssize_t n = read(fd, p, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 int write_full(int fd, const void *buf, size_t len)
 {
 	for (const char *p = buf; len;) {

@@ -32,9 +32,8 @@ void *xrealloc(void *p, size_t size);
 char *xstrdup(const char *s);
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* read/write/pread/pwrite until all is done or it fails; -errno, or 0. A short pread at end of file
+/* write/pread/pwrite until all is done or it fails; -errno, or 0. A short pread at end of file
  * is -EIO. */
-int read_full(int fd, void *buf, size_t len);
 int write_full(int fd, const void *buf, size_t len);
 int pread_full(int fd, void *buf, size_t len, uint64_t offset);
 int pwrite_full(int fd, const void *buf, size_t len, uint64_t offset);

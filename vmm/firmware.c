@@ -14,16 +14,31 @@
 
 enum { MAX_ROM_SIZE = 16 << 20, MAX_BOOT_ENTRIES = IDE_SLOTS + FLOPPY_SLOTS };
 
-void *firmware_load_rom(const struct options *o, const char *name, size_t *len, char path[4096],
-			struct error *err)
+/* The -L directories as rom_search takes them; free() the result. */
+static const char **data_dirs(const struct options *o)
 {
 	const char **dirs = xcalloc(o->data_dirs.count + 1, sizeof(*dirs));
 	for (size_t n = 0; n < o->data_dirs.count; n++)
 		dirs[n] = o->data_dirs.item[n];
+	return dirs;
+}
+
+void *firmware_load_rom(const struct options *o, const char *name, size_t *len, char path[4096],
+			struct error *err)
+{
+	const char **dirs = data_dirs(o);
 	struct rom_search search = {.dirs = dirs};
 	void *data = rom_load(&search, name, MAX_ROM_SIZE, len, path, err);
 	free(dirs);
 	return data;
+}
+
+void firmware_print_dirs(const struct options *o)
+{
+	const char **dirs = data_dirs(o);
+	struct rom_search search = {.dirs = dirs};
+	rom_print_dirs(&search);
+	free(dirs);
 }
 
 static void set_cmos(void *opaque, uint8_t index, uint8_t value)

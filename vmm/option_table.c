@@ -8,6 +8,7 @@
 #include "lib/log.h"
 #include "lib/text.h"
 #include "vmm/accel.h"
+#include "vmm/firmware.h"
 #include "vmm/options.h"
 #include "vmm/ports.h"
 #include <errno.h>
@@ -384,6 +385,17 @@ static int parse_version(struct options *o, const struct option_row *row, const 
 	return OPTIONS_DONE;
 }
 
+static int add_data_dir(struct options *o, const struct option_row *row, const char *arg,
+			struct error *err)
+{
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		firmware_print_dirs(o);
+		return OPTIONS_DONE;
+	}
+	arg_list_add(&o->data_dirs, arg);
+	return 0;
+}
+
 static int add_device(struct options *o, const struct option_row *row, const char *arg,
 		      struct error *err)
 {
@@ -424,7 +436,6 @@ STRING_OPTION(set_bios, bios)
 STRING_OPTION(set_rtc, rtc)
 STRING_OPTION(set_pidfile, pidfile)
 LIST_OPTION(add_boot, boot)
-LIST_OPTION(add_data_dir, data_dirs)
 LIST_OPTION(add_serial, serial)
 LIST_OPTION(add_parallel, parallel)
 LIST_OPTION(add_debugcon, debugcon)
@@ -493,7 +504,8 @@ const struct option_row option_table[] = {
 	 "Initial ramdisk; for multiboot \"file args,file2 args\" are the modules."},
 	{"append", NULL, "text", set_append, NULL, "The kernel's command line."},
 	{"bios", NULL, "file", set_bios, NULL, "Firmware image instead of SeaBIOS' bios-256k.bin."},
-	{"L", NULL, "dir", add_data_dir, NULL, "Looks for firmware here first."},
+	{"L", NULL, "dir", add_data_dir, NULL,
+	 "Looks for firmware here first; help lists where it is looked for."},
 
 	{"nographic", NULL, NULL, set_nographic, "Display and consoles",
 	 "No window; serial port and monitor on the terminal (Ctrl-A h for help)."},
