@@ -76,6 +76,28 @@ void guest_main(void)
 			     "pushfl\n\tandl $~0x100, (%%esp)\n\tpopfl" : : "a"(0) : "memory", "cc", "ecx", "edi");
 		has = steps == 7;
 		break;
+	case FACT_WINDOW:
+		on_vector(0x20, step);
+		pic_init(0xFFFE);
+		outb(0x43, 0x30);
+		outb(0x40, 0x10);
+		outb(0x40, 0x00);
+		delay_ms(3);
+		asm volatile("sti\n\tnop\n\tnop\n\tcli" : : : "memory");
+		has = stepped;
+		break;
+	case FACT_CONTROL:
+		TRY("movl $0x20000010, %%eax; movl %%eax, %%cr0");
+		has = caught.vector == 13;
+		break;
+	case FACT_APIC_ISR:
+		on_vector(0x51, step);
+		pic_init(0xFFFF);
+		write32(0xFEE00310, 0);
+		write32(0xFEE00300, 0x44051);
+		let_in();
+		has = stepped && read32(0xFEE00120);
+		break;
 	case FACT_STEP:
 		on_vector(1, step);
 		asm volatile("pushfl\n\torl $0x100, (%%esp)\n\tpopfl\n\tnop\n\tnop" : : : "memory", "cc");

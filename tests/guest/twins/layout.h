@@ -36,6 +36,9 @@
 #define FACT_INT 14	    /* INT n in protected mode */
 #define FACT_UNDEFINED 15   /* #UD for undefined opcodes */
 #define FACT_STEP_EXACT 16  /* single step: MOV SS holds it back, REP traps each round, INT does not */
+#define FACT_WINDOW 17	    /* an interrupt is taken between two instructions that do not leave KVM */
+#define FACT_CONTROL 18	    /* checks of what is written to control registers */
+#define FACT_APIC_ISR 19     /* the local APIC shows and honours interrupts in service */
 
 #if defined(REAL_MODE) || defined(UNREAL_MODE)
 #define REAL 1

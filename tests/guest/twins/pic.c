@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * 8259A pair (datasheet 8259A, "Programming the 8259A"; PIIX3 datasheet, ELCR): initialisation, masks, priorities, EOI forms, rotation,
- * AEOI, special mask, poll, spurious interrupts, edge and level. Requests come from PIT channel 0 (IRQ0: its output follows the mode and
- * the gate is always on), the RTC (IRQ8) and the UART-free keyboard controller (IRQ1, command D2).
+ * AEOI, special mask, poll, spurious interrupts, edge and level. Requests come from
+ * two UARTs (IRQ3 and IRQ4) and the RTC (IRQ8).
  */
 #include "rt.h"
 
@@ -26,44 +26,27 @@ static void show(const char *name)
 	    inb(MASTER + 1), inb(SLAVE + 1));
 }
 
-/* IRQ0's line: mode 0 with a count that has run out is high, one that was just written with no count is low. */
-static void irq0(bool level)
+/* A UART's transmitter interrupt (16550A datasheet, IER bit 1): up while enabled and empty, as OUT2 lets it through. */
+static void uart(uint16_t base, bool level)
 {
-	outb(0x43, 0x30);
-	if (!level)
-		return;
-	outb(0x40, 1);
-	outb(0x40, 0);
-	WAIT_MS(100, read_irr(MASTER) & 1);
+	outb(base + 4, 0x08);
+	outb(base + 1, 0);
+	if (level)
+		outb(base + 1, 2);
 }
 
-static void flush_keyboard(void)
+static void irq3(bool level)
 {
-	while (inb(0x64) & 1)
-		inb(0x60);
+	uart(0x2F8, level);
+	if (level)
+		WAIT_MS(100, read_irr(MASTER) & 0x08);
 }
 
-/* IRQ1's line: a byte in the keyboard controller's output buffer, or not. */
-static void irq1(bool level)
+static void irq4(bool level)
 {
-	if (!level) {
-		flush_keyboard();
-		return;
-	}
-	WAIT(!(inb(0x64) & 2));
-	outb(0x64, 0xD2);
-	WAIT(!(inb(0x64) & 2));
-	outb(0x60, 0x5A);
-	WAIT(inb(0x64) & 1);
-}
-
-static void keyboard_interrupts(void)
-{
-	WAIT(!(inb(0x64) & 2));
-	outb(0x64, 0x60);
-	WAIT(!(inb(0x64) & 2));
-	outb(0x60, 0x21);
-	flush_keyboard();
+	uart(0x3F8, level);
+	if (level)
+		WAIT_MS(100, read_irr(MASTER) & 0x10);
 }
 
 static uint8_t cmos(uint8_t index)
@@ -100,10 +83,10 @@ static void take(struct frame *f)
 {
 	if (taken < sizeof(order))
 		order[taken++] = (uint8_t)f->vector;
-	if (f->vector == 0x20)
-		irq0(false);
-	else if (f->vector == 0x21)
-		irq1(false);
+	if (f->vector == 0x23)
+		irq3(false);
+	else if (f->vector == 0x24)
+		irq4(false);
 	else if (f->vector == 0x28)
 		irq8(false);
 	if (no_eoi)
@@ -131,107 +114,110 @@ static void open_window(void)
 static void masks_and_requests(void)
 {
 	pic_init(0xFFFF);
-	irq0(false);
-	irq1(false);
+	irq3(false);
+	irq4(false);
 	irq8(false);
 	show("after init");
 	outb(MASTER + 1, 0x5A);
 	outb(SLAVE + 1, 0xA5);
 	say("imr: %b %b", inb(MASTER + 1), inb(SLAVE + 1));
 	pic_init(0xFFFF);
-	irq0(true);
-	show("irq0 up");
-	irq0(false);
-	show("irq0 down");
-	irq1(true);
-	irq0(true);
-	show("irq0 and irq1");
+	irq3(true);
+	show("irq3 up");
+	irq3(false);
+	show("irq3 down");
+	irq4(true);
+	irq3(true);
+	show("irq3 and irq4");
 	open_window();
 	show_taken("all masked");
-	outb(MASTER + 1, 0xFC);
+	outb(MASTER + 1, 0xE7);
 	open_window();
 	show_taken("both");
 	show("afterwards");
-	irq1(true);
+	irq4(true);
 	irq8(true);
-	show("irq1 and irq8");
-	outb(MASTER + 1, 0xF8);
+	show("irq4 and irq8");
+	outb(MASTER + 1, 0xE3);
 	outb(SLAVE + 1, 0xFE);
 	open_window();
-	show_taken("irq1, irq8");
+	show_taken("irq4, irq8");
 	show("afterwards");
 }
 
 static void in_service(void)
 {
-	pic_init(0xFFFC);
+	pic_init(0xFFE7);
 	no_eoi = true;
-	irq1(true);
+	irq4(true);
 	open_window();
-	show_taken("irq1 in service");
+	show_taken("irq4 in service");
 	show("in service");
-	irq1(true);
+	irq4(true);
 	open_window();
-	show_taken("irq1 again");
-	irq0(true);
+	show_taken("irq4 again");
+	irq3(true);
 	open_window();
-	show_taken("irq0 nests");
+	show_taken("irq3 nests");
 	show("two in service");
 	outb(MASTER, 0x20);
 	show("non-specific eoi");
-	outb(MASTER, 0x61);
-	show("specific eoi of 1");
+	outb(MASTER, 0x64);
+	show("specific eoi of 4");
 	open_window();
-	show_taken("irq1 left");
+	show_taken("irq4 left");
 	outb(MASTER, 0x20);
 	/* Special mask mode lets lower ones through while one is in service but masked. */
-	irq0(true);
+	irq3(true);
 	open_window();
-	show_taken("irq0");
-	irq1(true);
+	show_taken("irq3");
+	irq4(true);
 	open_window();
-	show_taken("irq1 behind irq0");
-	outb(MASTER + 1, 0xFD);
+	show_taken("irq4 behind irq3");
 	outb(MASTER, 0x68);
+	outb(MASTER + 1, 0xEF);
 	open_window();
 	show_taken("special mask");
 	show("special mask");
 	outb(MASTER, 0x48);
-	outb(MASTER, 0x60);
-	outb(MASTER, 0x61);
+	outb(MASTER, 0x63); /* the datasheet does not say that initialisation clears the ISR */
+	outb(MASTER, 0x64);
+	irq3(false);
+	irq4(false);
+	pic_init(0xFFFF);
 	show("cleared");
 	no_eoi = false;
 }
 
 static void rotation(void)
 {
-	pic_init(0xFFFC);
-	outb(MASTER, 0xC0); /* lowest priority: IRQ0 */
-	irq0(true);
-	irq1(true);
+	pic_init(0xFFE7);
+	outb(MASTER, 0xC3); /* lowest priority: IRQ3 */
+	irq3(true);
+	irq4(true);
 	open_window();
-	show_taken("irq0 lowest");
+	show_taken("irq3 lowest");
 	no_eoi = true;
-	irq1(true);
+	irq4(true);
 	open_window();
-	show_taken("irq1");
+	show_taken("irq4");
 	outb(MASTER, 0xA0); /* rotate on non-specific EOI */
-	irq0(true);
-	irq1(true);
+	irq3(true);
+	irq4(true);
 	show("rotated");
 	no_eoi = false;
 	open_window();
-	show_taken("irq1 lowest");
+	show_taken("irq4 lowest");
 	outb(MASTER, 0xC7);
 	/* Automatic EOI. */
 	outb(MASTER, 0x11);
 	outb(MASTER + 1, 0x20);
 	outb(MASTER + 1, 0x04);
 	outb(MASTER + 1, 0x03);
-	outb(MASTER + 1, 0xFC);
+	outb(MASTER + 1, 0xE7);
 	no_eoi = true;
-	irq0(true);
-	irq1(true);
+	irq3(true);
+	irq4(true);
 	open_window();
 	show_taken("aeoi");
 	show("aeoi");
@@ -240,14 +226,14 @@ static void rotation(void)
 
 static void polling(void)
 {
-	pic_init(0xFFFC);
+	pic_init(0xFFE7);
 	outb(MASTER, 0x0C);
 	say("poll, nothing: %b", inb(MASTER) & 0x80);
-	irq1(true);
+	irq4(true);
 	outb(MASTER, 0x0C);
 	say("poll: %b", inb(MASTER) & 0x87);
 	show("polled");
-	irq1(false);
+	irq4(false);
 	outb(MASTER, 0x20);
 	show("after eoi");
 }
@@ -262,22 +248,22 @@ static void levels(void)
 	outb(0x4D1, 0);
 	/* An edge is remembered while masked and taken when the line stays up. */
 	pic_init(0xFFFF);
-	irq1(true);
+	irq4(true);
 	pic_init(0xFFFF);
 	show("init forgets edges");
-	irq1(false);
-	irq1(true);
+	irq4(false);
+	irq4(true);
 	show("a new edge");
-	irq1(false);
+	irq4(false);
 	show("line down");
 }
 
 static void spurious(void)
 {
 	/* The request goes away between INTR and acknowledge: done with interrupts off, IRR clear, nothing comes. */
-	pic_init(0xFFFC);
-	irq1(true);
-	irq1(false);
+	pic_init(0xFFE7);
+	irq4(true);
+	irq4(false);
 	open_window();
 	show_taken("request withdrawn");
 	outb(MASTER + 1, 0x7F & ~0);
@@ -289,7 +275,7 @@ void guest_main(void)
 {
 	for (unsigned v = 0x20; v < 0x30; v++)
 		on_vector(v, take);
-	keyboard_interrupts();
+	outb(0x43, 0x30); /* the timer's IRQ0 is down */
 	masks_and_requests();
 	in_service();
 	rotation();

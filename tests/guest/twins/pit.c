@@ -108,6 +108,14 @@ static void on_tick(struct frame *f)
 	outb(0x20, 0x20);
 }
 
+/* Channel 0 at rest with its output high, and no edge left in the 8259. */
+static void stop(void)
+{
+	program(0, 0, 10);
+	delay_ms(3);
+	pic_init(0xFFFE);
+}
+
 static void rate(void)
 {
 	on_vector(0x20, on_tick);
@@ -130,15 +138,21 @@ static void rate(void)
 	bool went_on = WAIT(ticks >= 8);
 	cli();
 	say("mode 3: %s", went_on ? "interrupts go on" : "none");
-	program(0, 0, 1000);
+	stop();
+	outb(0x43, 0x30);
 	ticks = 0;
+	outb(0x40, 0xE8);
+	outb(0x40, 0x03);
 	sti();
 	WAIT(ticks >= 1);
 	delay_ms(5);
 	cli();
 	say("mode 0: %d interrupts", ticks);
-	program(0, 4, 1000);
+	stop();
+	outb(0x43, 0x38);
 	ticks = 0;
+	outb(0x40, 0xE8);
+	outb(0x40, 0x03);
 	sti();
 	WAIT(ticks >= 1);
 	delay_ms(5);

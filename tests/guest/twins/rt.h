@@ -115,6 +115,19 @@ static inline uint32_t inl(uint16_t port)
 	return v;
 }
 
+/* Memory-mapped registers; by a register, as the assembler would cut a constant address to 16 bits in real mode. */
+static inline uint32_t read32(uint32_t address)
+{
+	uint32_t v;
+	asm volatile("movl (%1), %0" : "=r"(v) : "r"(address) : "memory");
+	return v;
+}
+
+static inline void write32(uint32_t address, uint32_t v)
+{
+	asm volatile("movl %0, (%1)" : : "r"(v), "r"(address) : "memory");
+}
+
 static inline void sti(void)
 {
 	asm volatile("sti\n\tnop" : : : "memory");
@@ -123,6 +136,12 @@ static inline void sti(void)
 static inline void cli(void)
 {
 	asm volatile("cli" : : : "memory");
+}
+
+/* Lets pending interrupts in. Port 80h makes every engine look at them. */
+static inline void let_in(void)
+{
+	asm volatile("sti\n\t.rept 8; inb $0x80, %%al; .endr\n\tcli" : : : "memory", "eax");
 }
 
 /* Sleeps for one interrupt; interrupts are off before and after. */
