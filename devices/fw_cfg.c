@@ -14,7 +14,9 @@
  *                               starts the transfer. Reading gives the signature "QEMU CFG".
  *
  * The DMA descriptor lies in guest memory, big-endian: control (4 bytes), length (4), address (8).
- * The device clears the control word when done, or leaves only the error bit.
+ * The device clears the control word when done, or leaves only the error bit. The guest must wait
+ * for that: what is longer than DMA_AT_ONCE goes on from the event loop, so that nobody can occupy
+ * the machine with one access.
  *
  * Document: QEMU, docs/specs/fw_cfg. Writing through the data port, which that document calls
  * obsolete, is left out: such bytes are dropped.
@@ -25,6 +27,7 @@
 #include "core/state.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
+#include "lib/loop.h"
 #include "lib/text.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -67,6 +70,7 @@ enum {
 	DIR_HEADER = 4,
 	DIR_ENTRY = 64,
 	DIR_ENTRY_NAME = 8,
+	DMA_AT_ONCE = 32 << 20,
 };
 
 struct item {
@@ -82,6 +86,9 @@ struct fw_cfg {
 	uint16_t selected;
 	uint32_t offset; /* of the next byte; never above UINT32_MAX: it saturates */
 	uint32_t dma_high;
+	/* A read by DMA that goes on in the loop: `dma_left` bytes to `dma_to`; 0: none. */
+	uint64_t dma_descriptor, dma_to;
+	uint32_t dma_left;
 
 	struct item global[GLOBAL_ITEMS];
 	struct item arch[ARCH_ITEMS];
@@ -90,6 +97,7 @@ struct fw_cfg {
 
 	struct device_env env;
 	struct io_range *ports, *dma_ports;
+	struct loop_call dma_call;
 };
 
 static struct item *find_item(const struct fw_cfg *fw, uint16_t key)
@@ -188,10 +196,46 @@ static bool dma_write(struct fw_cfg *fw, uint64_t addr, uint32_t len)
 	return true;
 }
 
+/* Tells the guest that the descriptor is dealt with. */
+static void dma_end(struct fw_cfg *fw, uint64_t descriptor, bool ok)
+{
+	uint8_t done[4];
+
+	store_be32(done, ok ? 0 : DMA_ERROR);
+	mem_write(fw->env.mem, descriptor, done, sizeof(done));
+}
+
+/* The next stretch of a read. */
+static void dma_continue(void *opaque)
+{
+	struct fw_cfg *fw = opaque;
+	uint32_t n = fw->env.loop && fw->dma_left > DMA_AT_ONCE ? DMA_AT_ONCE : fw->dma_left;
+
+	bool ok = dma_read(fw, fw->dma_to, n);
+	fw->dma_to += n;
+	fw->dma_left = ok ? fw->dma_left - n : 0;
+	if (fw->dma_left)
+		loop_call_schedule(fw->env.loop, &fw->dma_call);
+	else
+		dma_end(fw, fw->dma_descriptor, ok);
+}
+
+/* Gives up a read that still goes on. */
+static void dma_cancel(struct fw_cfg *fw)
+{
+	if (fw->env.loop)
+		loop_call_cancel(fw->env.loop, &fw->dma_call);
+	if (fw->dma_left)
+		dma_end(fw, fw->dma_descriptor, false);
+	fw->dma_left = 0;
+}
+
 static void dma_run(struct fw_cfg *fw, uint64_t descriptor)
 {
-	uint8_t d[16], done[4];
+	uint8_t d[16];
 	bool ok = true;
+
+	dma_cancel(fw);
 
 	if (!mem_read(fw->env.mem, descriptor, d, sizeof(d))) {
 		trace(TRACE_FW_CFG, "dma descriptor at %#llx is not in memory",
@@ -203,16 +247,20 @@ static void dma_run(struct fw_cfg *fw, uint64_t descriptor)
 
 	if (control & DMA_SELECT)
 		select_item(fw, (uint16_t)(control >> DMA_KEY_SHIFT));
-	if (control & DMA_READ)
-		ok = dma_read(fw, addr, len);
-	else if (control & DMA_WRITE)
+	trace(TRACE_FW_CFG, "dma control %#x, %u bytes at %#llx", control, len,
+	      (unsigned long long)addr);
+	if (control & DMA_READ) {
+		fw->dma_descriptor = descriptor;
+		fw->dma_to = addr;
+		fw->dma_left = len;
+		dma_continue(fw);
+		return;
+	}
+	if (control & DMA_WRITE)
 		ok = dma_write(fw, addr, len);
 	else if (control & DMA_SKIP)
 		fw->offset = len > UINT32_MAX - fw->offset ? UINT32_MAX : fw->offset + len;
-	trace(TRACE_FW_CFG, "dma control %#x, %u bytes at %#llx: %s", control, len,
-	      (unsigned long long)addr, ok ? "ok" : "error");
-	store_be32(done, ok ? 0 : DMA_ERROR);
-	mem_write(fw->env.mem, descriptor, done, sizeof(done));
+	dma_end(fw, descriptor, ok);
 }
 
 static uint32_t dma_port_read(void *opaque, uint16_t port, unsigned size)
@@ -256,13 +304,36 @@ static const struct state_field fields[] = {
 	STATE_UINT(fw_cfg, selected),
 	STATE_UINT(fw_cfg, offset),
 	STATE_UINT(fw_cfg, dma_high),
+	STATE_UINT(fw_cfg, dma_descriptor),
+	STATE_UINT(fw_cfg, dma_to),
+	STATE_UINT(fw_cfg, dma_left),
 	STATE_END,
 };
+
+static void fw_cfg_reset(void *opaque)
+{
+	struct fw_cfg *fw = opaque;
+
+	/* The registry has forgotten the transfer, and its descriptor means nothing any more. */
+	if (fw->env.loop)
+		loop_call_cancel(fw->env.loop, &fw->dma_call);
+}
+
+static int fw_cfg_post_load(void *opaque, unsigned version, struct error *err)
+{
+	struct fw_cfg *fw = opaque;
+
+	if (fw->dma_left && fw->env.loop)
+		loop_call_schedule(fw->env.loop, &fw->dma_call);
+	return 0;
+}
 
 static const struct state_desc desc = {
 	.name = "fw_cfg",
 	.version = 1,
 	.fields = fields,
+	.reset = fw_cfg_reset,
+	.post_load = fw_cfg_post_load,
 };
 
 /* Takes over `data`. Items that the 32-bit lengths cannot describe do not exist. */
@@ -423,6 +494,7 @@ struct fw_cfg *fw_cfg_new(const struct device_env *env)
 	struct fw_cfg *fw = xcalloc(1, sizeof(*fw));
 
 	fw->env = *env;
+	loop_call_init(&fw->dma_call, dma_continue, fw);
 	fw_cfg_add_bytes(fw, FW_CFG_SIGNATURE, "QEMU", 4);
 	fw_cfg_add_u32(fw, FW_CFG_ID, ID_TRADITIONAL | ID_DMA);
 	rebuild_directory(fw);
@@ -436,6 +508,8 @@ void fw_cfg_free(struct fw_cfg *fw)
 {
 	if (!fw)
 		return;
+	if (fw->env.loop)
+		loop_call_cancel(fw->env.loop, &fw->dma_call);
 	state_unregister(fw->env.states, fw);
 	iobus_remove(fw->env.io, fw->ports);
 	iobus_remove(fw->env.io, fw->dma_ports);

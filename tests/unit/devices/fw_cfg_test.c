@@ -5,6 +5,7 @@
 #include "core/state.h"
 #include "devices/fw_cfg.h"
 #include "lib/bytes.h"
+#include "lib/loop.h"
 #include "lib/text.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -181,6 +182,48 @@ static void guest_writes_only_where_it_may_and_within_the_size(void **state)
 	assert_memory_equal(fw_cfg_file(r->fw, "rw", &len), "abcd", 4);
 }
 
+/* A length that no item has must not hold the machine up: the rest goes on from the loop. */
+static void long_dma_goes_on_in_the_loop(void **state)
+{
+	enum { BIG = 100 << 20 };
+	struct rig *old = *state;
+	struct rig r = {.env = old->env};
+	struct error err = ERROR_INIT;
+	unsigned turns = 0;
+
+	fw_cfg_free(old->fw);
+	r.env.loop = loop_new(&err);
+	loop_lock(r.env.loop);
+	r.ram = mem_region_new_ram(r.env.mem, "big", BIG, &err);
+	mem_mapping_set(mem_map(r.env.mem, r.ram, 0, 0, BIG, MEM_PRIO_ROM), 0, MEM_RW);
+	r.fw = fw_cfg_new(&r.env);
+	fw_cfg_add_bytes(r.fw, FW_CFG_UUID, "abcde", 5);
+	r.ram->host[BIG - 1] = 0xff;
+	assert_int_not_equal(dma(&r, (uint32_t)FW_CFG_UUID << 16 | SELECT | READ, BIG - 4096, 4096),
+			     0);
+	assert_memory_equal(r.ram->host + 4096, "abcde", 6);
+	assert_int_equal(r.ram->host[BIG - 1], 0xff);
+	while (load_be32(r.ram->host + DESCRIPTOR) && turns++ < 100) {
+		loop_unlock(r.env.loop);
+		loop_run_once(r.env.loop, 1000);
+		loop_lock(r.env.loop);
+	}
+	assert_in_range(turns, 1, 10);
+	assert_int_equal(r.ram->host[BIG - 1], 0);
+	/* A new command ends the one before, a reset both. */
+	dma(&r, READ, BIG - 4096, 4096);
+	assert_int_equal(dma(&r, SKIP, 1, 0), 0);
+	dma(&r, READ, BIG - 4096, 4096);
+	state_reset_all(r.env.states);
+	loop_unlock(r.env.loop);
+	loop_run_once(r.env.loop, 0);
+	loop_lock(r.env.loop);
+	fw_cfg_free(r.fw);
+	loop_unlock(r.env.loop);
+	loop_free(r.env.loop);
+	old->fw = fw_cfg_new(&old->env);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -191,6 +234,7 @@ int main(void)
 		T(files_can_be_replaced_and_removed),
 		T(dma_copies_pads_with_zeros_and_clears_the_control_word),
 		T(dma_to_nowhere_sets_the_error_bit),
+		T(long_dma_goes_on_in_the_loop),
 		T(guest_writes_only_where_it_may_and_within_the_size),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
