@@ -4,6 +4,7 @@
 #include "ui/sdl.h"
 #include "vmm/machine.h"
 #include <errno.h>
+#include <stdlib.h>
 
 static void closed(void *opaque)
 {
@@ -31,6 +32,11 @@ int window_open(struct machine *m, struct error *err)
 		     "serial console here)");
 		return 0;
 	}
+	/* SDL would find itself an invisible screen. */
+	if (o->display == DISPLAY_SDL && !sdl_ui_possible() && !getenv("SDL_VIDEODRIVER"))
+		return error_set(err, ENODEV,
+				 "-display sdl: there is no screen, neither DISPLAY nor "
+				 "WAYLAND_DISPLAY is set; use -nographic or -display none");
 	const struct sdl_config config = {
 		.name = o->name,
 		.full_screen = o->full_screen,

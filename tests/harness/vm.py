@@ -94,7 +94,7 @@ class Vm:
     serial: True gives COM1 on a socket, readable with wait_serial() and writable with type_serial().
     """
 
-    def __init__(self, program, args, serial=True, qmp=True, stdin=subprocess.DEVNULL):
+    def __init__(self, program, args, serial=True, qmp=True, stdin=subprocess.DEVNULL, env=None):
         self.dir = tempfile.mkdtemp(prefix="minivm-test-")
         self.program = program
         self.is_qemu = "qemu" in os.path.basename(program)
@@ -112,7 +112,7 @@ class Vm:
         self.command_line = command
         self.stderr_path = os.path.join(self.dir, "stderr")
         self.process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.DEVNULL,
-                                        stderr=open(self.stderr_path, "wb"))
+                                        stderr=open(self.stderr_path, "wb"), env=env)
         self.qmp = self.serial = None
         try:
             if serial:
