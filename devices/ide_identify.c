@@ -59,7 +59,7 @@ enum identify_word {
 
 enum {
 	CONFIG_FIXED_DISK = 0x0040,
-	CONFIG_CDROM = 0x8580, /* ATAPI, CD-ROM, removable, DRQ within 50 us, 12-byte packets */
+	CONFIG_CDROM = 0x85C0, /* ATAPI, CD-ROM, removable, DRQ within 50 us, 12-byte packets */
 	MULTIPLE_SIGNATURE = 0x8000,
 	MULTIPLE_VALID = 0x0100,
 	CAPABLE_DMA = 1 << 8,
