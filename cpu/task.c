@@ -248,7 +248,7 @@ void task_switch_event(struct soft_cpu *c, uint16_t selector, enum task_switch_c
 	c->dr[7] &= ~(uint32_t)DR7_LOCAL_ENABLES;
 	/* From here on, a fault is the new task's. */
 	c->eip = c->next_eip = t.eip;
-	memcpy(c->gpr, t.gpr, sizeof(c->gpr));
+	memcpy(c->gpr, t.gpr, sizeof(t.gpr));
 	segment_make_null(&c->ldt, t.ldt);
 	flags_set_all(c, (t.eflags & EFLAGS_TASK) | FL_1);
 	if (new32 && (c->cr0 & CR0_PG)) {

@@ -63,6 +63,17 @@ static void jump_saves_and_loads_everything(void **state)
 	assert_int_equal(pm_ld16(p, AT_TSS_B + TASK_LINK), 0);
 }
 
+static void addresses_without_registers_work_in_the_new_task(void **state)
+{
+	struct pm *p = *state;
+	static const uint8_t code[] = {0x8B, 0x0D, D(AT_DATA), 0xF4}; /* mov ecx, [AT_DATA] */
+	make_task_b(p);
+	memcpy(p->ram + AT_TARGET, code, sizeof(code));
+	store_le32(p->ram + AT_DATA, 0x600DDA7A);
+	pm_run(p, 0xEA, D(0), W(TSS_B));
+	assert_int_equal(p->s.gpr[R_ECX], 0x600DDA7A);
+}
+
 static void call_nests_and_iret_returns(void **state)
 {
 	struct pm *p = *state;
@@ -219,6 +230,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		PM_TEST(jump_saves_and_loads_everything),
+		PM_TEST(addresses_without_registers_work_in_the_new_task),
 		PM_TEST(call_nests_and_iret_returns),
 		PM_TEST(call_sets_nt_and_keeps_the_caller_busy),
 		PM_TEST(task_gate_from_level_3),
