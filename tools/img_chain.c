@@ -101,6 +101,20 @@ int img_commit(int argc, char **argv)
 	return 0;
 }
 
+/* Writes a run of whole clusters into the overlay. Zeroes count against what will be below: a
+ * write of zeroes where the old backing image has zeroes too would do nothing. */
+static int keep_run(struct image *img, struct image *now, const uint8_t *buf, size_t len,
+		    uint64_t at)
+{
+	if (!img_all_zero(buf, len))
+		return image_pwrite(img, buf, len, at);
+	struct image *old = img->backing;
+	img->backing = now;
+	int rc = image_write_zeroes(img, at, len, true);
+	img->backing = old;
+	return rc;
+}
+
 /* Where the old and the new backing image differ, the overlay gets what the old one showed. */
 static int keep_contents(struct image *img, struct image *now, bool progress, struct error *err)
 {
@@ -146,10 +160,7 @@ static int keep_contents(struct image *img, struct image *now, bool progress, st
 				i += n;
 			}
 			if (i > start) {
-				rc = img_all_zero(old_buf + start, i - start)
-					     ? image_write_zeroes(img, at + start, i - start, true)
-					     : image_pwrite(img, old_buf + start, i - start,
-							    at + start);
+				rc = keep_run(img, now, old_buf + start, i - start, at + start);
 				if (rc)
 					error_errno(err, -rc, "error while writing '%s'",
 						    img->path);

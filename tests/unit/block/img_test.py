@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""minivm-img against qemu-img: the same command line on copies of the same images gives the same output, the same exit
+code and the same disk."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+import context
+
+
+class Twins:
+    """Two folders with the same images: in one qemu-img works, in the other minivm-img."""
+
+    def __init__(self):
+        context.requires("qemu-img")
+        context.requires("qemu-io")
+        shm = "/dev/shm"
+        self.top = tempfile.mkdtemp(prefix="minivm-img-", dir=shm if os.access(shm, os.W_OK) else None)
+        self.theirs, self.ours = os.path.join(self.top, "q"), os.path.join(self.top, "m")
+        os.mkdir(self.theirs)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        shutil.rmtree(self.top, ignore_errors=True)
+
+    def setup(self, *commands):
+        """Shell lines that make the images with QEMU's tools."""
+        for c in commands:
+            p = subprocess.run(c, shell=True, cwd=self.theirs, capture_output=True, text=True)
+            assert p.returncode == 0, f"{c}: {p.stdout}{p.stderr}"
+        shutil.rmtree(self.ours, ignore_errors=True)
+        subprocess.run(["cp", "-a", "--sparse=always", self.theirs, self.ours], check=True)
+
+    def tool(self, ours, args):
+        return subprocess.run([context.minivm_img() if ours else "qemu-img", *args.split()], capture_output=True,
+                              text=True, cwd=self.ours if ours else self.theirs, timeout=60)
+
+    def both(self, args, code=0, output=True, places=True):
+        q, m = self.tool(False, args), self.tool(True, args)
+        assert q.returncode == code, f"qemu-img {args}: exit {q.returncode}, not {code}: {q.stderr}"
+        assert m.returncode == code, f"minivm-img {args}: exit {m.returncode}, not {code}: {m.stdout}{m.stderr}"
+        if not output:
+            return
+        if "json" in args and "map" not in args:
+            a, b = json.loads(q.stdout), json.loads(m.stdout)
+            for x in (a, b) if isinstance(a, dict) else (*a, *b):
+                x.pop("actual-size", None)
+            assert a == b, f"{args}:\n{a}\n{b}"
+        else:
+            # places in the file are each one's own business once it has written to it
+            drop = lambda t: [re.sub(r', "offset": \d+', "", x) if places is False else x
+                              for x in t.splitlines() if not x.startswith("disk size")]
+            assert drop(q.stdout) == drop(m.stdout), f"{args}:\n{q.stdout}\n--- ours:\n{m.stdout}"
+
+    def same_disk(self, *names, image_format="qcow2"):
+        for n in names:
+            got = []
+            for folder in (self.theirs, self.ours):
+                if image_format == "qcow2":
+                    subprocess.run(["qemu-img", "check", "-q", n], check=True, cwd=folder)
+                p = subprocess.run(["qemu-img", "convert", "-f", image_format, "-O", "raw", n, "got.raw"], cwd=folder,
+                                   capture_output=True, text=True)
+                assert p.returncode == 0, f"{n}: {p.stderr}"
+                got.append(os.path.join(folder, "got.raw"))
+            p = subprocess.run(["cmp", *got], capture_output=True, text=True)
+            assert p.returncode == 0, f"{n}: {p.stdout}{p.stderr}"
+
+
+BASE = ("qemu-img create -q -f qcow2 base.qcow2 64M",
+        "qemu-io -c 'write -P 1 0 1M' -c 'write -P 2 10M 128k' -c 'write -z 20M 1M' -c 'write -P 3 63M 1M' base.qcow2")
+OVERLAY = BASE + ("qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 ov.qcow2 80M",
+                  "qemu-io -c 'write -P 4 512k 100k' -c 'write -z 10M 64k' -c 'write -P 9 70M 10k' ov.qcow2")
+SUBCLUSTERS = ("qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=32k -b base.qcow2 -F qcow2 ext.qcow2",
+               "qemu-io -c 'write -P 4 512k 3k' -c 'write -z 10M 64k' -c 'write -P 9 60M 10k' ext.qcow2")
+
+
+def test_info_map_check_measure_print_what_qemu_img_prints():
+    with Twins() as t:
+        t.setup(*OVERLAY, *SUBCLUSTERS,
+                "qemu-img convert -c -O qcow2 base.qcow2 comp.qcow2",
+                "qemu-img convert -O raw base.qcow2 base.raw",
+                "qemu-img create -q -f qcow2 -o data_file=df.data df.qcow2 32M",
+                "qemu-io -c 'write -P 4 512k 3k' df.qcow2",
+                "qemu-img snapshot -c snap1 base.qcow2",
+                "qemu-img create -q -f qcow2 -o compat=0.10,cluster_size=4k v2.qcow2 10M")
+        for f in "base.qcow2 ov.qcow2 ext.qcow2 comp.qcow2 base.raw df.qcow2 v2.qcow2".split():
+            for c in ("info", "info --output=json", "map --output=json", "measure", "measure -O qcow2",
+                      "measure --output=json -O qcow2 -o cluster_size=4k", "measure -O qcow2 -o extended_l2=on"):
+                t.both(f"{c} {f}")
+            t.both(f"check {f}", 63 if f == "base.raw" else 0)
+            t.both(f"map {f}", 1 if f == "comp.qcow2" else 0)
+            if f != "base.raw":
+                t.both(f"check --output=json {f}")
+        t.both("info --backing-chain ov.qcow2")
+        t.both("info --backing-chain --output=json ov.qcow2")
+        t.both("map --start-offset=1M --max-length=10M --output=json base.qcow2")
+        t.both("snapshot -l base.qcow2")
+        for a in ("--size 1G -O qcow2", "--size 1T -O qcow2 -o refcount_bits=1", "--size 3M",
+                  "--size 1G -O qcow2 -o preallocation=full", "--size 10000 -O raw"):
+            t.both("measure " + a)
+
+
+def test_create_says_what_qemu_img_says():
+    with Twins() as t:
+        t.setup(*BASE)
+        for a in ("-f raw n.raw 1M", "-f raw -o preallocation=falloc n.raw 1M", "-f qcow2 n 1G",
+                  "-f qcow2 -o extended_l2=on,preallocation=metadata n 1M",
+                  "-f qcow2 -o data_file=z,data_file_raw=on n 1M", "-f qcow2 -b base.qcow2 -F qcow2 n",
+                  "-f qcow2 -o compat=0.10 n 1M", "-q -f qcow2 n 1M",
+                  "-f qcow2 -o lazy_refcounts=on,refcount_bits=8,cluster_size=4k,compression_type=zstd n 1M"):
+            t.both("create " + a)
+        for a in ("-f qcow2 -o cluster_size=100 n 1M", "-f nope n 1M", "-f qcow2 n", "-f qcow2 -b missing -F raw n",
+                  "-f qcow2 -o extended_l2=on,cluster_size=4k n 1M", "-f qcow2 -b base.qcow2 n",
+                  "-f qcow2 -o data_file_raw=on n 1M", "-f raw -o nope=1 n 1M"):
+            t.both("create " + a, 1, output=False)
+
+
+def test_compare_tells_and_exits_alike():
+    with Twins() as t:
+        t.setup(*OVERLAY, "qemu-img convert -O raw base.qcow2 base.raw", "qemu-img convert -O raw ov.qcow2 ov.raw",
+                "cp base.raw bad.raw", "printf x | dd of=bad.raw bs=1 seek=11000000 conv=notrunc status=none")
+        for a, code in (("base.qcow2 base.raw", 0), ("-q base.qcow2 base.raw", 0), ("base.qcow2 ov.qcow2", 1),
+                        ("ov.qcow2 ov.raw", 0), ("-s ov.qcow2 base.qcow2", 1), ("-f raw -F qcow2 bad.raw base.qcow2", 1),
+                        ("-q bad.raw base.raw", 1)):
+            t.both("compare " + a, code)
+        t.both("compare nope base.raw", 2, output=False)
+
+
+def test_convert_options_make_the_same_disk():
+    with Twins() as t:
+        t.setup(*OVERLAY, *SUBCLUSTERS, "qemu-img snapshot -c s1 base.qcow2", "qemu-io -c 'write -P 8 3M 1M' base.qcow2",
+                "qemu-img create -q -f qcow2 ready.qcow2 100M")
+        n = 0
+        for a in ("-O raw ov.qcow2", "-O qcow2 ov.qcow2", "-c -O qcow2 ov.qcow2", "-c -W -m 2 -O qcow2 ov.qcow2",
+                  "-c -O qcow2 -o compression_type=zstd,cluster_size=4k ov.qcow2", "-S 0 -O qcow2 base.qcow2",
+                  "-S 64k -O raw base.qcow2", "-l s1 -O raw base.qcow2", "-l snapshot.name=s1 -O qcow2 base.qcow2",
+                  "-O qcow2 -B base.qcow2 -F qcow2 ov.qcow2", "-O qcow2 -B base.qcow2 -F qcow2 ext.qcow2",
+                  "-c -O qcow2 -B base.qcow2 -F qcow2 ov.qcow2", "-O qcow2 -o extended_l2=on,cluster_size=128k ext.qcow2",
+                  "-O raw base.qcow2 ov.qcow2", "-C -O raw base.qcow2", "-W -O qcow2 -o preallocation=metadata ov.qcow2",
+                  "-O qcow2 -o data_file=conv.data ov.qcow2", "-t writeback -O qcow2 ov.qcow2"):
+            n += 1
+            t.both(f"convert {a} c{n}")
+            t.same_disk(f"c{n}", image_format="raw" if "-O raw" in a else "qcow2")
+            if "-B" in a:
+                t.both(f"map --output=json c{n}", places=False)
+        t.both("convert -n --target-is-zero -O qcow2 ov.qcow2 ready.qcow2")
+        t.same_disk("ready.qcow2")
+        for a in ("-c -O raw base.qcow2 x", "-C -S 4k base.qcow2 x", "--target-is-zero base.qcow2 x", "base.qcow2",
+                  "-l nope base.qcow2 x", "-n base.qcow2 missing", "-O nope base.qcow2 x", "-S 100 base.qcow2 x"):
+            t.both("convert " + a, 1, output=False)
+
+
+def test_sparse_stays_sparse_and_a_tebibyte_takes_an_instant():
+    with Twins() as t:
+        t.setup("qemu-img create -q -f qcow2 big.qcow2 1T", "truncate -s 1T big.raw")
+        for a in ("big.qcow2 -O raw out.raw", "big.raw -f raw -O qcow2 out.qcow2"):
+            p = subprocess.run([context.minivm_img(), "convert", *a.split()], cwd=t.ours, timeout=10,
+                               capture_output=True, text=True)
+            assert p.returncode == 0, p.stderr
+        for f in ("out.raw", "out.qcow2"):
+            assert os.stat(os.path.join(t.ours, f)).st_blocks * 512 < 1 << 20
+        assert subprocess.run([context.minivm_img(), "compare", "-q", "out.raw", "big.qcow2"], cwd=t.ours,
+                              timeout=10).returncode == 0
+
+
+def test_commit_leaves_the_same_layers():
+    for options in ("", "-d ", "-b base.qcow2 ", "-b mid.qcow2 ", "-q -p "):
+        with Twins() as t:
+            t.setup(*BASE, "qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 mid.qcow2",
+                    "qemu-io -c 'write -P 7 1M 3M' -c 'write -z 0 64k' mid.qcow2",
+                    "qemu-img create -q -f qcow2 -o cluster_size=4k -b mid.qcow2 -F qcow2 top.qcow2 90M",
+                    "qemu-io -c 'write -P 4 512k 5k' -c 'write -z 2M 100k' -c 'write -P 9 80M 10k' top.qcow2")
+            t.both(f"commit {options}top.qcow2")
+            t.same_disk("base.qcow2")
+            t.same_disk(*([] if "base" in options else ["mid.qcow2"]))
+            if "-d" not in options and "-b" not in options:
+                t.same_disk("top.qcow2")
+                t.both("map --output=json top.qcow2", places=False)
+    with Twins() as t:
+        t.setup(*OVERLAY, "qemu-img convert -O raw base.qcow2 raw.img",
+                "qemu-img create -q -f qcow2 -b raw.img -F raw top.qcow2",
+                "qemu-io -c 'write -P 4 512k 5k' -c 'write -z 10M 64k' top.qcow2")
+        t.both("commit top.qcow2")
+        t.same_disk("raw.img", image_format="raw")
+        t.both("commit base.qcow2", 1, output=False)
+        t.both("commit -b nope ov.qcow2", 1, output=False)
+
+
+def test_rebase_keeps_contents_or_just_renames():
+    setup = OVERLAY + ("qemu-img create -q -f qcow2 other.qcow2 70M",
+                       "qemu-io -c 'write -P 1 0 1M' -c 'write -P 5 30M 1M' -c 'write -P 3 63M 100k' other.qcow2",
+                       "qemu-img convert -O raw other.qcow2 other.raw")
+    for a in ("-b other.qcow2 -F qcow2", "-b other.raw -F raw", "-u -b other.qcow2 -F qcow2", "-p -q -b other.qcow2 -F qcow2"):
+        with Twins() as t:
+            t.setup(*setup)
+            t.both(f"rebase {a} ov.qcow2")
+            t.same_disk("ov.qcow2")
+            t.both("info ov.qcow2")
+    with Twins() as t:
+        t.setup(*setup)
+        for name in (t.ours, t.theirs):
+            tool = context.minivm_img() if name == t.ours else "qemu-img"
+            subprocess.run([tool, "rebase", "-b", "", "ov.qcow2"], check=True, cwd=name)
+        t.same_disk("ov.qcow2")
+        t.both("info ov.qcow2")
+        t.both("rebase -b missing -F qcow2 ov.qcow2", 1, output=False)
+        t.both("rebase ov.qcow2", 1, output=False)
+        t.both("rebase -b base.qcow2 ov.qcow2", 1, output=False)
+
+
+def test_resize_grows_shrinks_and_preallocates():
+    with Twins() as t:
+        t.setup(*OVERLAY, *SUBCLUSTERS, "truncate -s 10M r.raw", "qemu-img create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 4M")
+        for a, code in (("base.qcow2 +10M", 0), ("-f raw r.raw 12M", 0), ("--shrink base.qcow2 -20M", 0), ("base.qcow2 1M", 1),
+                        ("ov.qcow2 100M", 0), ("ext.qcow2 +1M", 0), ("-q ext.qcow2 +1M", 0), ("--shrink ext.qcow2 3M", 0),
+                        ("d.qcow2 8M", 0), ("--preallocation=metadata base.qcow2 +5M", 0), ("base.qcow2 nonsense", 1),
+                        ("-f raw --preallocation=full r.raw +1M", 0), ("--preallocation=falloc base.qcow2 +1M", 0),
+                        ("--shrink -f raw r.raw 1M", 0), ("--shrink d.qcow2 2M", 0)):
+            t.both("resize " + a, code, output=code == 0)
+        t.same_disk("base.qcow2", "ov.qcow2", "ext.qcow2", "d.qcow2")
+        t.same_disk("r.raw", image_format="raw")
+
+
+def test_amend_changes_the_header():
+    with Twins() as t:
+        t.setup(*OVERLAY, "qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 8M", "qemu-io -c 'write -P 3 1M 1M' v2.qcow2",
+                "qemu-img create -q -f qcow2 plain.qcow2 8M", "qemu-io -c 'write -P 3 1M 1M' -c 'write -z 2M 1M' plain.qcow2",
+                "qemu-img snapshot -c s plain.qcow2", "qemu-img create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 4M", "cp d.raw e.raw")
+        for a, code in (("-o compat=1.1 v2.qcow2", 0), ("-o compat=0.10 v2.qcow2", 0), ("-o lazy_refcounts=on plain.qcow2", 0),
+                        ("-o refcount_bits=64 plain.qcow2", 0), ("-o refcount_bits=1 plain.qcow2", 1),
+                        ("-o lazy_refcounts=off plain.qcow2", 0), ("-o compat=0.10 ov.qcow2", 0),
+                        ("-o backing_file=base.qcow2,backing_fmt=qcow2 ov.qcow2", 0), ("-o size=20M v2.qcow2", 0),
+                        ("-o cluster_size=4k plain.qcow2", 1), ("-o compat=nope plain.qcow2", 1), ("-o data_file=e.raw d.qcow2", 0),
+                        ("-o data_file_raw=off d.qcow2", 0), ("-o data_file_raw=on d.qcow2", 1), ("-o data_file=x plain.qcow2", 1)):
+            t.both("amend " + a, code, output=False)
+            for f in ("v2.qcow2", "plain.qcow2", "ov.qcow2", "d.qcow2"):
+                t.both(f"info --output=json {f}")
+        t.same_disk("v2.qcow2", "plain.qcow2", "ov.qcow2", "d.qcow2")
+
+
+def test_dd_copies_a_part():
+    with Twins() as t:
+        t.setup(*OVERLAY)
+        for n, a in enumerate(("if=ov.qcow2", "bs=1M skip=9 if=ov.qcow2", "-O qcow2 bs=64k skip=3 if=base.qcow2",
+                               "count=3 if=base.qcow2", "bs=1M skip=100 if=base.qcow2")):
+            q, m = (t.tool(ours, f"dd {a} of=out{n}") for ours in (False, True))
+            assert q.returncode == m.returncode == 0, (q.stderr, m.stderr)
+            t.same_disk(f"out{n}", image_format="qcow2" if "qcow2 bs" in a else "raw")
+        # qemu-img 7.2 counts from the start even with skip=; dd does not, nor do we
+        t.tool(True, "dd bs=1M count=2 skip=9 if=ov.qcow2 of=part")
+        t.tool(True, "convert -O raw ov.qcow2 all")
+        with open(os.path.join(t.ours, "part"), "rb") as a, open(os.path.join(t.ours, "all"), "rb") as b:
+            assert a.read() == b.read()[9 << 20:11 << 20]
+        for a in ("if=ov.qcow2", "bs=0 if=ov.qcow2 of=x", "nonsense", "if=missing of=x"):
+            t.both("dd " + a, 1, output=False)
+
+
+def test_unknown_header_extensions_survive_a_rebase():
+    with Twins() as t:
+        t.setup(*OVERLAY)
+        path = os.path.join(t.ours, "ov.qcow2")
+        with open(path, "r+b") as f:
+            head = bytearray(f.read(65536))
+            length = int.from_bytes(head[100:104], "big")
+            name_at = int.from_bytes(head[8:16], "big")
+            extra = b"\xab\xcd\xef\x01" + (5).to_bytes(4, "big") + b"hello\0\0\0"
+            name = head[name_at:name_at + int.from_bytes(head[16:20], "big")]
+            head[length:] = extra + head[length:65536 - len(extra)]
+            head[8:16] = (name_at + len(extra)).to_bytes(8, "big")
+            assert head[name_at + len(extra):][:len(name)] == name
+            f.seek(0)
+            f.write(head)
+        m = t.tool(True, "rebase -u -b base.qcow2 -F qcow2 ov.qcow2")
+        assert m.returncode == 0, m.stderr
+        with open(path, "rb") as f:
+            assert b"\xab\xcd\xef\x01\0\0\0\x05hello" in f.read(65536)
+        subprocess.run(["qemu-img", "check", "-q", path], check=True)
