@@ -267,6 +267,9 @@ void image_info_free(struct image_info *info)
 		free(info->snapshots[i].name);
 	}
 	free(info->snapshots);
+	for (size_t i = 0; i < info->bitmap_count; i++)
+		free(info->bitmaps[i].name);
+	free(info->bitmaps);
 	*info = (struct image_info){0};
 }
 

@@ -51,6 +51,12 @@ struct image_snapshot_info {
 	uint32_t date_sec, date_nsec;
 };
 
+struct image_bitmap_info {
+	char *name;
+	uint64_t granularity; /* bytes a bit */
+	bool in_use, enabled;
+};
+
 struct image_info {
 	const char *format;
 	uint64_t virtual_size; /* bytes */
@@ -67,7 +73,9 @@ struct image_info {
 	unsigned refcount_bits;
 	bool lazy_refcounts, extended_l2;
 	bool external_data, data_file_raw;
-	char *data_file;                       /* as written in the image, or NULL */
+	char *data_file;                   /* as written in the image, or NULL */
+	struct image_bitmap_info *bitmaps; /* persistent dirty bitmaps */
+	size_t bitmap_count;
 	struct image_snapshot_info *snapshots; /* internal ones */
 	size_t snapshot_count;
 };

@@ -53,6 +53,7 @@ static void init_locks(struct qcow2 *q)
 
 static void release(struct qcow2 *q)
 {
+	qcow2_free_bitmaps(q);
 	qcow2_cache_fini(&q->l2_cache);
 	qcow2_cache_fini(&q->rb_cache);
 	for (int i = 0; i < QCOW2_DECOMPRESSED; i++)
@@ -88,13 +89,17 @@ static int prepare_writing(struct qcow2 *q, struct error *err)
 	if (q->img->flags & IMAGE_CHECK)
 		return 0;
 	/* Bits that are not known here stand for data that this writer will not keep right. */
-	uint64_t kept = q->h.autoclear & (q->external ? AUTOCLEAR_DATA_RAW : 0);
+	uint64_t kept = q->h.autoclear & ((q->external ? AUTOCLEAR_DATA_RAW : 0) |
+					  (q->bitmaps ? AUTOCLEAR_BITMAPS : 0));
 	if (q->h.autoclear != kept) {
 		rc = qcow2_header_set64(q, H_AUTOCLEAR, kept);
 		if (rc)
 			return error_errno(err, -rc, "its header cannot be written");
 		q->h.autoclear = kept;
 	}
+	rc = qcow2_start_bitmaps(q);
+	if (rc)
+		return error_errno(err, -rc, "its bitmaps cannot be written");
 	if (q->h.incompatible & INCOMPAT_DIRTY) {
 		struct image_check result = {0};
 		warn("'%s' was not closed properly; its refcounts are being repaired",
@@ -237,6 +242,9 @@ static int qcow2_open(struct image *img, struct opts *opts, struct error *err)
 	rc = load_l1(q, err);
 	if (rc)
 		goto fail;
+	struct error bitmap_error = ERROR_INIT;
+	if (qcow2_load_bitmaps(q, &bitmap_error))
+		warn("'%s': %s", img->path, bitmap_error.text);
 	bool writable = image_writable(img);
 	if ((q->h.incompatible & INCOMPAT_CORRUPT) && writable && !(img->flags & IMAGE_CHECK)) {
 		rc = error_set(
@@ -262,6 +270,8 @@ static void qcow2_close(struct image *img)
 	struct qcow2 *q = qcow2_of(img);
 	if (image_writable(img) && !q->failed) {
 		int rc = qcow2_settle(q);
+		if (!rc)
+			rc = qcow2_store_bitmaps(q);
 		if (!rc)
 			rc = qcow2_cache_write(&q->rb_cache); /* the clusters that were freed */
 		if (rc)
@@ -315,6 +325,7 @@ static int qcow2_info(struct image *img, struct image_info *info)
 	info->data_file = q->data_name ? xstrdup(q->data_name) : NULL;
 	info->data_file_raw = q->h.autoclear & AUTOCLEAR_DATA_RAW;
 	info->external_data = q->external;
+	qcow2_info_bitmaps(q, info);
 	info_snapshots(q, info);
 	return 0;
 }

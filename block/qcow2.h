@@ -377,6 +377,23 @@ int qcow2_check(struct image *img, int fix, struct image_check *result, struct e
 /* Rebuilds all refcounts with another width. */
 int qcow2_set_refcount_order(struct qcow2 *q, unsigned order, struct error *err);
 
+/* qcow2_bitmap.c */
+/* Reads the directory of the dirty bitmaps, if they are up to date. */
+int qcow2_load_bitmaps(struct qcow2 *q, struct error *err);
+/* Takes the enabled ones into memory, for a writer; they count as in use from then on. */
+int qcow2_start_bitmaps(struct qcow2 *q);
+/* The range is or may be written. */
+void qcow2_mark_bitmaps(struct qcow2 *q, uint64_t offset, uint64_t len);
+/* Back to the file, at the end; nothing else is going on. */
+int qcow2_store_bitmaps(struct qcow2 *q);
+void qcow2_free_bitmaps(struct qcow2 *q);
+/* Calls `count` for each range of the file that bitmaps occupy. */
+void qcow2_count_bitmaps(struct qcow2 *q,
+			 void (*count)(void *opaque, uint64_t offset, uint64_t len,
+				       const char *what),
+			 void *opaque);
+void qcow2_info_bitmaps(struct qcow2 *q, struct image_info *info);
+
 /* qcow2_amend.c */
 int qcow2_change_backing(struct image *img, const char *file, const char *format,
 			 struct error *err);

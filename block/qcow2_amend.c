@@ -90,6 +90,7 @@ static int trim(struct qcow2 *q)
 int qcow2_make_empty(struct image *img, struct error *err)
 {
 	struct qcow2 *q = qcow2_of(img);
+	qcow2_mark_bitmaps(q, 0, q->h.size);
 	begin(q);
 	int rc = qcow2_drop_clusters(q, 0, round_up(image_size(img), q->cluster_size));
 	if (!rc)

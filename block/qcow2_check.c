@@ -97,6 +97,11 @@ static struct seen *seen_table(struct checker *c, uint64_t offset)
 	return s;
 }
 
+static void count_bitmap(void *opaque, uint64_t offset, uint64_t len, const char *what)
+{
+	count(opaque, offset, len, what);
+}
+
 static bool aligned_or_complain(struct checker *c, uint64_t offset, const char *what)
 {
 	if (!(offset & (c->q->cluster_size - 1)))
@@ -524,6 +529,7 @@ static int examine(struct checker *c, struct error *err)
 	count(c, 0, q->cluster_size, "header");
 	note_l1(c, q->h.l1_offset, q->h.l1_size, 1, &l1);
 	check_snapshots(c);
+	qcow2_count_bitmaps(q, count_bitmap, c);
 	walk_tables(c, l1);
 	free(l1);
 	check_refblocks(c);

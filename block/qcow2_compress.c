@@ -247,6 +247,7 @@ int qcow2_write_compressed(struct image *img, const void *buf, size_t len, uint6
 			memcpy(whole, buf, len);
 	}
 	int rc = !packed || (len < q->cluster_size && !whole) ? -ENOMEM : 0;
+	qcow2_mark_bitmaps(q, offset, len);
 	if (!rc) {
 		size_t n = compress_cluster(q, packed, q->cluster_size - 1, whole ? whole : buf);
 		rc = n ? store_packed(q, packed, n, offset) : -ENOSPC;

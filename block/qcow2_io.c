@@ -376,6 +376,7 @@ int qcow2_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64
 	struct iov_iter it = iov_iter(iov, iovcnt);
 	uint64_t len = iov_total(iov, iovcnt);
 	int rc = 0;
+	qcow2_mark_bitmaps(q, offset, len);
 	pthread_rwlock_rdlock(&q->ops);
 	pthread_mutex_lock(&q->lock);
 	while (len && !rc) {

@@ -51,6 +51,22 @@ int qcow2_measure(struct opts *opts, struct image *from, uint64_t size, struct i
 	}
 	if (from && from->driver == &qcow2_driver)
 		m->has_bitmaps = shape.version >= 3 && qcow2_of(from)->h.version >= 3;
+	struct image_info info;
+	if (m->has_bitmaps && image_get_info(from, &info) >= 0) {
+		uint64_t directory = 0;
+		for (size_t i = 0; i < info.bitmap_count; i++) {
+			const struct image_bitmap_info *b = &info.bitmaps[i];
+			uint64_t bits =
+				div_round_up(image_size(from), b->granularity ? b->granularity : 1);
+			uint64_t clusters = div_round_up(div_round_up(bits, 8), cluster);
+			if (b->in_use)
+				continue;
+			m->bitmaps += (clusters + div_round_up(clusters * 8, cluster)) * cluster;
+			directory += round_up(24 + strlen(b->name), 8);
+		}
+		m->bitmaps += round_up(directory, cluster);
+		image_info_free(&info);
+	}
 	m->fully_allocated = full_size(disk, cluster, shape.refcount_bits, shape.extended);
 	m->required = m->fully_allocated - disk + data;
 	return 0;

@@ -368,6 +368,13 @@ int qcow2_snapshot_apply(struct image *img, const char *name, struct error *err)
 		rc = qcow2_grow_l1(q, list[i].l1_size);
 	if (!rc && !(l1 = read_l1(q, &list[i], q->h.l1_size)))
 		rc = -EIO;
+	if (!rc && q->bitmaps && list[i].disk_size != q->h.size)
+		rc = error_set(err, ENOTSUP,
+			       "'%s' has dirty bitmaps, which are as long as the disk; the "
+			       "snapshot has another size",
+			       img->path);
+	if (!rc) /* the whole disk changes */
+		qcow2_mark_bitmaps(q, 0, q->h.size);
 	/* One more reference to the snapshot's clusters; then its table becomes the active one. */
 	uint64_t *old = q->l1;
 	if (!rc)

@@ -200,6 +200,7 @@ int qcow2_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t stop = offset + len, mask = q->cluster_size - 1;
+	qcow2_mark_bitmaps(q, offset, len);
 	if (q->data_raw) { /* the data file must be right without the tables */
 		int rc = file_write_zeroes(q->data, offset, len, may_unmap);
 		if (rc)
@@ -232,6 +233,7 @@ int qcow2_discard(struct image *img, uint64_t offset, uint64_t len)
 	uint64_t last = stop == image_size(img) ? round_up(stop, q->cluster_size) : stop & ~mask;
 	if (first >= last)
 		return 0;
+	qcow2_mark_bitmaps(q, offset, len);
 	/* Version 2 could only uncover old data of the backing image: leave it alone. */
 	if (q->h.version < 3 && img->backing)
 		return 0;
@@ -323,6 +325,11 @@ int qcow2_truncate(struct image *img, uint64_t size, struct error *err)
 				 "cannot resize '%s': %" PRIu64
 				 " bytes are too many for its cluster size",
 				 img->path, size);
+	if (q->bitmaps)
+		return error_set(err, ENOTSUP,
+				 "cannot resize '%s': it has dirty bitmaps, which are as long as "
+				 "the disk",
+				 img->path);
 	if (q->h.nb_snapshots && q->h.version < 3)
 		return error_set(
 			err, ENOTSUP,

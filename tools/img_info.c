@@ -74,6 +74,19 @@ static void print_human(const char *name, const struct image_info *info)
 	bool v3 = strcmp(info->compat, "0.10") != 0;
 	if (v3)
 		printf("    lazy refcounts: %s\n", yes_no(info->lazy_refcounts));
+	if (info->bitmap_count)
+		puts("    bitmaps:");
+	for (size_t i = 0; i < info->bitmap_count; i++) {
+		const struct image_bitmap_info *b = &info->bitmaps[i];
+		int n = 0;
+		printf("        [%zu]:\n            flags:\n", i);
+		if (b->in_use)
+			printf("                [%d]: in-use\n", n++);
+		if (b->enabled)
+			printf("                [%d]: auto\n", n);
+		printf("            name: %s\n            granularity: %" PRIu64 "\n", b->name,
+		       b->granularity);
+	}
 	printf("    refcount bits: %u\n", info->refcount_bits);
 	if (info->data_file)
 		printf("    data file: %s\n", info->data_file);
@@ -122,6 +135,22 @@ static struct json_object *json_specific(const struct image_info *info)
 	if (v3)
 		json_object_object_add(d, "lazy-refcounts",
 				       json_object_new_boolean(info->lazy_refcounts));
+	struct json_object *bitmaps = info->bitmap_count ? json_object_new_array() : NULL;
+	for (size_t i = 0; i < info->bitmap_count; i++) {
+		const struct image_bitmap_info *b = &info->bitmaps[i];
+		struct json_object *m = json_object_new_object(), *f = json_object_new_array();
+		if (b->in_use)
+			json_object_array_add(f, json_object_new_string("in-use"));
+		if (b->enabled)
+			json_object_array_add(f, json_object_new_string("auto"));
+		json_object_object_add(m, "flags", f);
+		json_object_object_add(m, "name", json_object_new_string(b->name));
+		json_object_object_add(m, "granularity",
+				       json_object_new_int64((int64_t)b->granularity));
+		json_object_array_add(bitmaps, m);
+	}
+	if (bitmaps)
+		json_object_object_add(d, "bitmaps", bitmaps);
 	json_object_object_add(d, "refcount-bits",
 			       json_object_new_int((int32_t)info->refcount_bits));
 	if (info->data_file)

@@ -280,3 +280,52 @@ def test_unknown_header_extensions_survive_a_rebase():
         with open(path, "rb") as f:
             assert b"\xab\xcd\xef\x01\0\0\0\x05hello" in f.read(65536)
         subprocess.run(["qemu-img", "check", "-q", path], check=True)
+
+
+def test_dirty_bitmaps_are_kept():
+    with Twins() as t:
+        t.setup("qemu-img create -q -f qcow2 b.qcow2 64M", "qemu-img bitmap --add b.qcow2 live",
+                "qemu-img bitmap --add -g 4096 b.qcow2 fine", "qemu-img bitmap --add --disable b.qcow2 frozen",
+                "qemu-io -c 'write -P 1 1M 64k' b.qcow2", "qemu-img bitmap --add b.qcow2 late")
+        t.both("info b.qcow2")
+        t.both("info --output=json b.qcow2")
+        t.both("measure -O qcow2 b.qcow2")
+        t.both("check b.qcow2")
+        subprocess.run(["qemu-io", "-c", "write -P 7 10M 300k", "-c", "write -P 7 32M 4k", "b.qcow2"], cwd=t.theirs, check=True,
+                       stdout=subprocess.DEVNULL)
+        for at, n in (("10M", "300k"), ("32M", "4k")):
+            m = t.tool(True, f"bench -q -w -c 1 -d 1 -s {n} -o {at} --pattern=7 b.qcow2")
+            assert m.returncode == 0, m.stderr
+        t.both("info --output=json b.qcow2")
+        t.both("check b.qcow2", output=False)
+        t.same_disk("b.qcow2")
+        for name in ("live", "fine", "frozen", "late"):
+            dirty = []
+            for folder in (t.theirs, t.ours):
+                dirty.append(bitmap_bits(os.path.join(folder, "b.qcow2"), name))
+            assert dirty[0] == dirty[1], f"bitmap {name}: {dirty}"
+        t.both("resize b.qcow2 1M", 1, output=False)
+
+
+def bitmap_bits(path, wanted):
+    """The positions of the set bits of a bitmap, straight from the file (qcow2 spec, "Bitmaps extension")."""
+    with open(path, "rb") as f:
+        b = f.read()
+    num = lambda at, n: int.from_bytes(b[at:at + n], "big")
+    cluster, size, at = 1 << num(20, 4), num(24, 8), num(100, 4)
+    while num(at, 4) != 0x23852875:
+        at += 8 + (num(at + 4, 4) + 7) // 8 * 8
+    count, entry = num(at + 8, 4), num(at + 24, 8)
+    for _ in range(count):
+        name, extra = num(entry + 18, 2), num(entry + 20, 4)
+        start = entry + 24 + extra
+        if b[start:start + name].decode() == wanted:
+            assert not num(entry + 12, 4) & 1, f"{wanted} is in use"
+            bits = b""
+            for i in range(num(entry + 8, 4)):
+                t = num(num(entry, 8) + 8 * i, 8)
+                bits += b[t & ~511:][:cluster] if t & ~511 else (b"\xff" if t & 1 else b"\0") * cluster
+            total = -(-size // (1 << b[entry + 17]))
+            return [i for i in range(total) if bits[i // 8] >> i % 8 & 1]
+        entry = (start + name + 7) // 8 * 8
+    raise AssertionError(f"no bitmap {wanted}")
