@@ -93,6 +93,10 @@ def run_unit(name, binary, build, timeout):
             result("FAIL", f"{name}: {test}", detail=last_words(out + err))
         else:
             result("ok", f"{name}: {test}")
+    reason = re.search(r"(?m)^SKIP: (.*)$", out + err)
+    if status == 0 and not seen and reason:
+        result("SKIP", name, detail=reason.group(1))
+        return
     failed_silently = status != 0 and "not ok" not in out
     if not seen or failed_silently:
         result("FAIL", name, time.monotonic() - start,

@@ -84,13 +84,6 @@ static void open_machine(void)
 		abort();
 }
 
-static void close_machine(void)
-{
-	soft_cpu_free(vm.cpu);
-	iobus_free(vm.io);
-	memory_free(vm.mem);
-}
-
 /* Selectors: level 0 and 3, code and data, of 16 and 32 bits; TSS, LDT, call gate. */
 enum {
 	CODE0_32 = 0x08,
@@ -238,7 +231,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t mode = fuzz_u8(&in);
 	struct cpu_state s;
 
-	open_machine();
+	if (!vm.cpu)
+		open_machine();
+	memset(vm.ram, 0, RAM_SIZE);
+	soft_cpu_set_intr(vm.cpu, false);
 	build_tables(mode & MODE_PAE);
 	set_mode(&s, mode);
 	for (unsigned n = 0; n < 8; n++) {
@@ -255,7 +251,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		vm.ram[AT_DATA + n] = (uint8_t)(n * 37 ^ n >> 7);
 	soft_cpu_ram_written(vm.cpu, vm.ram, RAM_SIZE);
 	run(mode & MODE_INTR);
-	close_machine();
 	return 0;
 }
 

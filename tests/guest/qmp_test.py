@@ -136,7 +136,10 @@ def test_nographic_keys_and_exit():
     import pty
     import select
     import subprocess
-    master, slave = pty.openpty()
+    try:
+        master, slave = pty.openpty()
+    except OSError as e:
+        raise context.Skip(f"no pseudo-terminals here: {e}")
     p = subprocess.Popen([context.minivm(), "-accel", "soft", "-nographic"], stdin=slave, stdout=slave,
                          stderr=subprocess.STDOUT)
     os.close(slave)

@@ -260,6 +260,13 @@ static void a_client_reconnects(void **state)
 
 static void a_pty_carries_both_ways(void **state)
 {
+	int probe = posix_openpt(O_RDWR | O_NOCTTY);
+
+	if (probe < 0) {
+		print_message("SKIP: no pseudo-terminals here\n");
+		skip();
+	}
+	close(probe);
 	fflush(stdout);
 	struct chardev *chr = chardev_open(loop, "p", "pty", NULL);
 	struct end e = {.room = 100};

@@ -252,7 +252,7 @@ static void the_mouse_reports_while_grabbed(void **state)
 	r->push(&motion); /* not grabbed: nobody's */
 	push_button(r, SDL_BUTTON_LEFT, true);
 	push_button(r, SDL_BUTTON_LEFT, false); /* grabs, and is not the guest's */
-	pause_ms(100); /* SDL drops queued motion when the mode changes */
+	pause_ms(100);                          /* SDL drops queued motion when the mode changes */
 	r->push(&motion);
 	push_button(r, SDL_BUTTON_RIGHT, true);
 	r->push(&wheel);
