@@ -52,6 +52,8 @@ enum reg {
 	REG_INITIAL = 0x380,
 	REG_CURRENT = 0x390,
 	REG_DIVIDE = 0x3E0,
+
+	REG_BANK = 0x80, /* of ISR, TMR and IRR: 8 registers, 16 bytes apart */
 };
 
 enum {
@@ -70,6 +72,8 @@ enum {
 	SVR_ENABLED = 1 << 8,
 	SVR_WRITABLE = 0x3FF, /* vector, enable, focus checking */
 	DFR_CLUSTER_SHIFT = 28,
+	DFR_RESERVED = 0x0FFFFFFF, /* read as ones */
+	TPR_WRITABLE = 0xFF,
 
 	ICR_LOGICAL = 1 << 11,
 	ICR_ASSERT = 1 << 14,
@@ -89,6 +93,8 @@ enum {
 
 enum shorthand { TO_DEST, TO_SELF, TO_ALL, TO_OTHERS };
 
+/* ID, LDR and the destination in the ICR. */
+#define ID_MASK      UINT32_C(0xFF000000)
 #define BASE_BSP     (UINT64_C(1) << 8)
 #define BASE_ENABLED (UINT64_C(1) << 11)
 #define BASE_ADDRESS UINT64_C(0xFFFFFF000)
@@ -461,11 +467,11 @@ static uint64_t lapic_read(void *opaque, uint64_t offset, unsigned size)
 	case REG_DIVIDE: return l->divide;
 	default: break;
 	}
-	if (reg >= REG_ISR && reg < REG_ISR + 0x80)
+	if (reg >= REG_ISR && reg < REG_ISR + REG_BANK)
 		return l->isr[(reg - REG_ISR) >> 4];
-	if (reg >= REG_TMR && reg < REG_TMR + 0x80)
+	if (reg >= REG_TMR && reg < REG_TMR + REG_BANK)
 		return l->tmr[(reg - REG_TMR) >> 4];
-	if (reg >= REG_IRR && reg < REG_IRR + 0x80)
+	if (reg >= REG_IRR && reg < REG_IRR + REG_BANK)
 		return l->irr[(reg - REG_IRR) >> 4];
 	if (reg >= REG_LVT && reg <= REG_LVT_END)
 		return l->lvt[(reg - REG_LVT) >> 4];
@@ -486,14 +492,14 @@ static void lapic_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
 	if (reg == REG_LVT || reg == REG_SVR || reg == REG_INITIAL || reg == REG_DIVIDE)
 		lapic_timer_catch_up(l);
 	switch (reg) {
-	case REG_ID: l->id = value & UINT32_C(0xFF000000); return;
+	case REG_ID: l->id = value & ID_MASK; return;
 	case REG_TPR:
-		l->tpr = value & 0xFF;
+		l->tpr = value & TPR_WRITABLE;
 		update(l);
 		return;
 	case REG_EOI: end_of_interrupt(l); return;
-	case REG_LDR: l->ldr = value & UINT32_C(0xFF000000); return;
-	case REG_DFR: l->dfr = value | UINT32_C(0x0FFFFFFF); return;
+	case REG_LDR: l->ldr = value & ID_MASK; return;
+	case REG_DFR: l->dfr = value | DFR_RESERVED; return;
 	case REG_SVR: write_svr(l, value); return;
 	case REG_ESR:
 		l->esr = l->esr_pending;
@@ -503,7 +509,7 @@ static void lapic_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
 		l->icr_low = value & ICR_WRITABLE;
 		send_ipi(l);
 		return;
-	case REG_ICR_HIGH: l->icr_high = value & UINT32_C(0xFF000000); return;
+	case REG_ICR_HIGH: l->icr_high = value & ID_MASK; return;
 	case REG_INITIAL:
 		l->initial_count = value;
 		lapic_timer_start(l, value);
