@@ -12,6 +12,7 @@
 #include "lib/log.h"
 #include "lib/text.h"
 #include "vmm/commands.h"
+#include "vmm/lineedit.h"
 #include "vmm/machine.h"
 #include "vmm/monitor_info.h"
 #include <ctype.h>
@@ -20,17 +21,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LINE = 4096, MAX_ARGS = 32, HISTORY = 32 };
+enum { MAX_ARGS = 32, MAX_BACKLOG = 64 << 10 };
 
 struct monitor {
 	struct machine *m;
 	struct chardev *chr;
 	unsigned current_cpu;
-	char line[MAX_LINE];
-	size_t len;
-	char *history[HISTORY]; /* oldest first */
-	size_t history_count, history_pos;
-	unsigned escape; /* bytes of an escape sequence seen so far */
+	struct line_editor *editor;
+	char completion[64];
 	struct monitor *next;
 };
 
@@ -196,6 +194,8 @@ static void do_boot_set(struct call *c)
 	struct error err = ERROR_INIT;
 	if (firmware_set_boot_order(c->m->firmware, c->arg[0], &err) < 0)
 		fail(c, &err);
+	else
+		strbuf_printf(c->out, "boot device list now set to %s\n", c->arg[0]);
 }
 
 /* "/fmt" of x, xp, i: count, format letter, size letter (b h w g). */
@@ -243,13 +243,14 @@ static void print_item(struct strbuf *out, uint64_t value, const struct memory_f
 		strbuf_printf(out, " 0x%0*llx", (int)(f->size * 2), (unsigned long long)value);
 		break;
 	case 'o':
-		strbuf_printf(out, " 0%0*llo", (int)((bits + 2) / 3), (unsigned long long)value);
+		strbuf_printf(out, " %#*llo", (int)((bits + 2) / 3 + 1), (unsigned long long)value);
 		break;
 	case 'u':
-		strbuf_printf(out, " %*llu", (int)(bits * 3 / 10 + 1), (unsigned long long)value);
+		strbuf_printf(out, " %*llu", (int)((bits * 10 + 32) / 33),
+			      (unsigned long long)value);
 		break;
 	case 'd':
-		strbuf_printf(out, " %*lld", (int)(bits * 3 / 10 + 2),
+		strbuf_printf(out, " %*lld", (int)((bits * 10 + 32) / 33),
 			      (long long)(value << (64 - bits)) >> (64 - bits));
 		break;
 	default:
@@ -294,13 +295,19 @@ static void do_xp(struct call *c)
 	dump_memory(c, true);
 }
 
+/* Ports are bytes unless the format has a size. */
+static unsigned port_size(const struct call *c, const struct memory_format *f)
+{
+	return !strpbrk(c->format, "bhwgL") ? 1 : f->size > 4 ? 4 : f->size;
+}
+
 static void do_port_read(struct call *c)
 {
 	struct memory_format f;
 	uint64_t port;
 	if (!parse_format(c, &f) || !parse_number(c, c->arg[0], 0xFFFF, &port))
 		return;
-	unsigned size = c->format[0] ? f.size : 1;
+	unsigned size = port_size(c, &f);
 	strbuf_printf(c->out, "port%c[0x%04llx] = 0x%0*x\n",
 		      size == 1   ? 'b'
 		      : size == 2 ? 'w'
@@ -316,7 +323,7 @@ static void do_port_write(struct call *c)
 	if (!parse_format(c, &f) || !parse_number(c, c->arg[0], 0xFFFF, &port) ||
 	    !parse_number(c, c->arg[1], UINT32_MAX, &value))
 		return;
-	iobus_write(c->m->io, (uint16_t)port, c->format[0] ? f.size : 1, (uint32_t)value);
+	iobus_write(c->m->io, (uint16_t)port, port_size(c, &f), (uint32_t)value);
 }
 
 static bool parse_delta(struct call *c, const char *text, int *out)
@@ -407,6 +414,10 @@ static const struct command *find_command(const char *name)
 static void do_help(struct call *c)
 {
 	const struct command *one = c->args ? find_command(c->arg[0]) : NULL;
+	if (c->args && !one) {
+		strbuf_printf(c->out, "unknown command: '%s'\n", c->arg[0]);
+		return;
+	}
 	if (one) {
 		if (!strcmp(one->name, "info"))
 			monitor_info_help(c->out);
@@ -480,10 +491,16 @@ void monitor_run(struct machine *m, unsigned *current_cpu, const char *line, str
 	free(copy);
 }
 
+static void write_out(void *opaque, const char *text, size_t len)
+{
+	struct monitor *mon = opaque;
+	chardev_write_all(mon->chr, text, len);
+}
+
 static void prompt(struct monitor *mon)
 {
 	static const char text[] = "(qemu) ";
-	chardev_write(mon->chr, text, sizeof(text) - 1);
+	write_out(mon, text, sizeof(text) - 1);
 }
 
 /* Terminals want CR before LF. */
@@ -491,127 +508,81 @@ static void write_lines(struct monitor *mon, const char *text)
 {
 	for (const char *end; *text; text = end) {
 		end = strchrnul(text, '\n');
-		chardev_write(mon->chr, text, (size_t)(end - text));
+		write_out(mon, text, (size_t)(end - text));
 		if (*end) {
-			chardev_write(mon->chr, "\r\n", 2);
+			write_out(mon, "\r\n", 2);
 			end++;
 		}
 	}
 }
 
-static void remember_line(struct monitor *mon)
+static void run_line(void *opaque, char *line)
 {
-	if (mon->history_count == HISTORY) {
-		free(mon->history[0]);
-		memmove(mon->history, mon->history + 1, (HISTORY - 1) * sizeof(mon->history[0]));
-		mon->history_count--;
-	}
-	mon->history[mon->history_count++] = xstrdup(mon->line);
-}
-
-static void enter_line(struct monitor *mon)
-{
+	struct monitor *mon = opaque;
 	struct strbuf out = STRBUF_INIT;
-	mon->line[mon->len] = 0;
-	chardev_write(mon->chr, "\r\n", 2);
-	if (mon->len)
-		remember_line(mon);
-	mon->history_pos = mon->history_count;
-	monitor_run(mon->m, &mon->current_cpu, mon->line, &out);
-	mon->len = 0;
+	monitor_run(mon->m, &mon->current_cpu, line, &out);
 	write_lines(mon, strbuf_str(&out));
 	strbuf_free(&out);
 	prompt(mon);
 }
 
-static void erase_line(struct monitor *mon)
+/* The rest of the one name of `count` that begins with `start`, or NULL. */
+static const char *unique_rest(const char *(*name)(size_t n), size_t count, const char *start,
+			       size_t len)
 {
-	for (; mon->len; mon->len--)
-		chardev_write(mon->chr, "\b \b", 3);
+	const char *match = NULL;
+	for (size_t n = 0; n < count; n++) {
+		if (strncmp(name(n), start, len))
+			continue;
+		if (match)
+			return NULL;
+		match = name(n);
+	}
+	return match ? match + len : NULL;
 }
 
-static void recall(struct monitor *mon, int step)
+static const char *command_name(size_t n)
 {
-	if ((step < 0 && mon->history_pos == 0) ||
-	    (step > 0 && mon->history_pos >= mon->history_count))
-		return;
-	mon->history_pos = (size_t)((long)mon->history_pos + step);
-	erase_line(mon);
-	if (mon->history_pos < mon->history_count) {
-		mon->len = strlen(mon->history[mon->history_pos]);
-		memcpy(mon->line, mon->history[mon->history_pos], mon->len);
-		chardev_write(mon->chr, mon->line, mon->len);
-	}
+	return commands[n].name;
 }
 
-static void complete(struct monitor *mon)
+/* Completes a command, or what follows "info". */
+static const char *complete(void *opaque, const char *line, size_t len)
 {
-	const struct command *match = NULL;
-	size_t matches = 0;
-	mon->line[mon->len] = 0;
-	if (strchr(mon->line, ' '))
-		return;
-	for (size_t n = 0; n < ARRAY_SIZE(commands); n++) {
-		if (!strncmp(commands[n].name, mon->line, mon->len)) {
-			match = &commands[n];
-			matches++;
-		}
-	}
-	if (matches != 1)
-		return;
-	size_t total = strlen(match->name);
-	chardev_write(mon->chr, match->name + mon->len, total - mon->len);
-	memcpy(mon->line, match->name, total);
-	mon->len = total;
-	mon->line[mon->len++] = ' ';
-	chardev_write(mon->chr, " ", 1);
+	static const char info[] = "info ";
+	struct monitor *mon = opaque;
+	const char *rest;
+	if (len >= sizeof(info) - 1 && !strncmp(line, info, sizeof(info) - 1))
+		rest = unique_rest(monitor_info_name, monitor_info_count(), line + sizeof(info) - 1,
+				   len - (sizeof(info) - 1));
+	else if (memchr(line, ' ', len))
+		return NULL;
+	else
+		rest = unique_rest(command_name, ARRAY_SIZE(commands), line, len);
+	if (!rest)
+		return NULL;
+	snprintf(mon->completion, sizeof(mon->completion), "%s ", rest);
+	return mon->completion;
 }
 
-static void edit(struct monitor *mon, uint8_t byte)
-{
-	enum { CTRL_C = 3, BACKSPACE = 8, TAB = 9, CTRL_U = 21, ESCAPE = 27, DELETE = 127 };
-	if (mon->escape == 1) {
-		mon->escape = byte == '[' ? 2 : 0;
-		return;
-	}
-	if (mon->escape == 2) {
-		mon->escape = 0;
-		if (byte == 'A' || byte == 'B')
-			recall(mon, byte == 'A' ? -1 : 1);
-		return;
-	}
-	switch (byte) {
-	case '\r':
-	case '\n': enter_line(mon); break;
-	case ESCAPE: mon->escape = 1; break;
-	case TAB: complete(mon); break;
-	case CTRL_C:
-	case CTRL_U: erase_line(mon); break;
-	case BACKSPACE:
-	case DELETE:
-		if (mon->len) {
-			mon->len--;
-			chardev_write(mon->chr, "\b \b", 3);
-		}
-		break;
-	default:
-		if (byte >= ' ' && mon->len < MAX_LINE - 1) {
-			mon->line[mon->len++] = (char)byte;
-			chardev_write(mon->chr, &byte, 1);
-		}
-	}
-}
-
+/* A peer that does not read gets no more commands run. */
 static size_t monitor_can_receive(void *opaque)
 {
-	return 256;
+	struct monitor *mon = opaque;
+	return chardev_backlog(mon->chr) > MAX_BACKLOG ? 0 : 16;
+}
+
+static void monitor_drained(void *opaque)
+{
+	struct monitor *mon = opaque;
+	chardev_accept_input(mon->chr);
 }
 
 static void monitor_receive(void *opaque, const uint8_t *buf, size_t len)
 {
 	struct monitor *mon = opaque;
 	while (len--)
-		edit(mon, *buf++);
+		line_editor_input(mon->editor, *buf++);
 }
 
 static void monitor_opened(void *opaque, bool open)
@@ -619,7 +590,7 @@ static void monitor_opened(void *opaque, bool open)
 	struct monitor *mon = opaque;
 	if (!open)
 		return;
-	mon->len = 0;
+	line_editor_reset(mon->editor);
 	write_lines(mon, "minivm " MINIVM_VERSION " monitor - type 'help' for more information\n");
 	prompt(mon);
 }
@@ -629,12 +600,15 @@ struct monitor *monitor_new(struct machine *m, struct chardev *chr)
 	struct monitor *mon = xcalloc(1, sizeof(*mon));
 	mon->m = m;
 	mon->chr = chr;
+	mon->editor = line_editor_new(&(struct line_editor_ops){
+		.output = write_out, .enter = run_line, .complete = complete, .opaque = mon});
 	mon->next = m->monitors;
 	m->monitors = mon;
 	const struct chardev_frontend frontend = {
 		.can_receive = monitor_can_receive,
 		.receive = monitor_receive,
 		.opened = monitor_opened,
+		.drained = monitor_drained,
 		.opaque = mon,
 	};
 	chardev_attach(chr, &frontend);
@@ -647,8 +621,7 @@ void monitor_free_all(struct machine *m)
 		struct monitor *mon = m->monitors;
 		m->monitors = mon->next;
 		chardev_attach(mon->chr, NULL);
-		for (size_t n = 0; n < mon->history_count; n++)
-			free(mon->history[n]);
+		line_editor_free(mon->editor);
 		free(mon);
 	}
 }

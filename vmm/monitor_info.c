@@ -214,6 +214,16 @@ static const struct info_command commands[] = {
 	{"version", "version", info_version},
 };
 
+size_t monitor_info_count(void)
+{
+	return ARRAY_SIZE(commands);
+}
+
+const char *monitor_info_name(size_t n)
+{
+	return commands[n].name;
+}
+
 void monitor_info_help(struct strbuf *out)
 {
 	for (size_t n = 0; n < ARRAY_SIZE(commands); n++)

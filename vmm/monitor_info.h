@@ -11,5 +11,8 @@ struct machine;
 void monitor_info(struct machine *m, unsigned cpu, const char *what, const char *arg,
 		  struct strbuf *out);
 void monitor_info_help(struct strbuf *out);
+/* The names of the subcommands. */
+size_t monitor_info_count(void);
+const char *monitor_info_name(size_t n);
 
 #endif
