@@ -291,6 +291,8 @@ static inline uint16_t *reg16(struct soft_cpu *c, unsigned n)
 	return (uint16_t *)&c->gpr[n];
 }
 void cpu_reset_state(struct soft_cpu *c, bool bsp);
+/* soft_cpu_set_state(), with the messages that wait kept. */
+void cpu_load_state(struct soft_cpu *c, const struct cpu_state *s);
 
 /* ---- seg.c: loading segment registers, descriptors (SDM vol. 3A, chapter 5) ---- */
 /* MOV/POP to a data segment or stack register with all checks of the current mode. */

@@ -217,7 +217,7 @@ static void take_init(struct soft_cpu *c)
 	s.cr0 = (s.cr0 & ~(CR0_CD | CR0_NW)) | (old.cr0 & (CR0_CD | CR0_NW));
 	trace(TRACE_CPU, "cpu%u: INIT", c->config.index);
 	uint64_t tsc_offset = c->tsc_offset; /* time passes while the state is copied */
-	soft_cpu_set_state(c, &s);
+	cpu_load_state(c, &s);
 	c->tsc_offset = tsc_offset;
 }
 
@@ -231,6 +231,16 @@ static void take_sipi(struct soft_cpu *c)
 	c->next_eip = c->eip = 0;
 	c->activity = CPU_RUNNING;
 	cpu_mode_changed(c);
+}
+
+void soft_cpu_settle(struct soft_cpu *c)
+{
+	uint32_t requests = atomic_fetch_and(&c->requests, ~(uint32_t)(REQ_INIT | REQ_SIPI));
+
+	if (requests & REQ_INIT)
+		take_init(c);
+	if (requests & REQ_SIPI)
+		take_sipi(c);
 }
 
 /* An interrupt that can be delivered now, NMI first. True if one was. */

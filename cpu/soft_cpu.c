@@ -195,7 +195,7 @@ void soft_cpu_get_state(const struct soft_cpu *c, struct cpu_state *s)
 	s->nmi_masked = c->nmi_masked;
 }
 
-void soft_cpu_set_state(struct soft_cpu *c, const struct cpu_state *s)
+void cpu_load_state(struct soft_cpu *c, const struct cpu_state *s)
 {
 	memcpy(c->gpr, s->gpr, sizeof(s->gpr));
 	c->eip = c->next_eip = s->eip;
@@ -238,4 +238,11 @@ void soft_cpu_set_state(struct soft_cpu *c, const struct cpu_state *s)
 	debug_changed(c);
 	/* Whoever sets the state may have set memory too. */
 	code_flush(c->code);
+}
+
+void soft_cpu_set_state(struct soft_cpu *c, const struct cpu_state *s)
+{
+	/* Messages to the CPU that was are none to the one that will be. */
+	atomic_fetch_and(&c->requests, ~(uint32_t)(REQ_INIT | REQ_SIPI));
+	cpu_load_state(c, s);
 }

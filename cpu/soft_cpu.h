@@ -86,6 +86,8 @@ void soft_cpu_flush_tlb(struct soft_cpu *cpu);
  * by memory's write hook with the machine lock; takes effect before the CPU's next block. */
 void soft_cpu_ram_written(struct soft_cpu *cpu, const uint8_t *host, size_t len);
 
+/* Carries out the INIT and start-up messages that wait, which the state below does not tell. */
+void soft_cpu_settle(struct soft_cpu *cpu);
 void soft_cpu_get_state(const struct soft_cpu *cpu, struct cpu_state *s);
 void soft_cpu_set_state(struct soft_cpu *cpu, const struct cpu_state *s);
 

@@ -142,6 +142,8 @@ static bool wait_for_work(struct soft_engine *s)
 		if (s->quit || (!s->pause && cpus_with_work(s)))
 			break;
 		if (s->pause && !s->standing) {
+			for (unsigned n = 0; n < s->base.config.cpus; n++)
+				soft_cpu_settle(s->vcpu[n].cpu);
 			s->standing = true;
 			pthread_cond_broadcast(&s->stood);
 		}

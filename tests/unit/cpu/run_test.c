@@ -438,6 +438,29 @@ static void instructions_are_counted_up_to_a_fault(void **state)
 	assert_int_equal(soft_cpu_instructions(m->cpu), 4);
 }
 
+static void messages_do_not_outlive_a_reset(void **state)
+{
+	struct machine *m = *state;
+	struct soft_cpu_config config = {.index = 1, .cpus = 2, .model = &m->model, .mem = m->mem};
+	struct soft_cpu *ap = soft_cpu_new(&config, NULL);
+	struct cpu_state after_reset;
+	assert_non_null(ap);
+	soft_cpu_get_state(ap, &after_reset);
+	soft_cpu_init(ap);
+	soft_cpu_sipi(ap, 0x12);
+	/* Settled, they show in the state... */
+	soft_cpu_settle(ap);
+	soft_cpu_get_state(ap, &m->s);
+	assert_int_equal(m->s.seg[S_CS].selector, 0x1200);
+	assert_int_equal(m->s.activity, CPU_RUNNING);
+	/* ...and those that wait when the state is replaced are gone. */
+	soft_cpu_init(ap);
+	soft_cpu_sipi(ap, 0x13);
+	soft_cpu_set_state(ap, &after_reset);
+	assert_false(soft_cpu_has_work(ap));
+	soft_cpu_free(ap);
+}
+
 static void init_and_sipi_start_a_processor(void **state)
 {
 	struct machine *m = *state;
@@ -568,6 +591,7 @@ int main(void)
 		T(budget_ends_an_endless_row_of_faults),
 		T(instructions_are_counted_up_to_a_fault),
 		T(init_and_sipi_start_a_processor),
+		T(messages_do_not_outlive_a_reset),
 		T(other_cpus_stores_drop_blocks),
 		T(real_mode_enters_protected_mode),
 		T(state_round_trip),
