@@ -41,6 +41,21 @@ struct file_layer {
 	pthread_rwlock_t rmw; /* O_DIRECT only: read-modify-write is exclusive among writes */
 };
 
+static const struct file_observer *observer;
+
+void file_set_observer(const struct file_observer *o)
+{
+	observer = o;
+}
+
+static inline int observe(enum file_op op, uint64_t offset, uint64_t len, const struct iovec *iov,
+			  int iovcnt)
+{
+	if (__builtin_expect(!observer, 1))
+		return 0;
+	return observer->op(observer->opaque, op, offset, len, iov, iovcnt);
+}
+
 static int open_error(const struct file_open_args *a, int code, struct error *err)
 {
 	const char *name = a->name ? a->name : a->path, *role = a->role ? a->role : "";
@@ -318,6 +333,9 @@ int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint
 	struct iov_iter it = iov_iter(iov, iovcnt);
 	if (!offset_ok(offset, len))
 		return -EINVAL;
+	int seen = observe(FILE_WRITE, offset, len, iov, iovcnt);
+	if (seen)
+		return seen;
 	if (!f->direct)
 		return plain_transfer(f, true, it, len, offset);
 	bool straight = aligned(iov, iovcnt, offset);
@@ -345,16 +363,17 @@ int file_pwrite(struct file_layer *f, const void *buf, size_t len, uint64_t offs
 
 int file_flush(struct file_layer *f)
 {
-	if (f->flags & IMAGE_NO_FLUSH)
-		return 0;
+	int seen = observe(FILE_FLUSH, 0, 0, NULL, 0);
+	if (seen || (f->flags & IMAGE_NO_FLUSH))
+		return seen;
 	return fdatasync(f->fd) < 0 ? -errno : 0;
 }
 
 int file_discard(struct file_layer *f, uint64_t offset, uint64_t len)
 {
-	int rc;
-	if (!len)
-		return 0;
+	int rc = observe(FILE_DISCARD, offset, len, NULL, 0);
+	if (rc || !len)
+		return rc;
 	if (f->device) {
 		/* The ioctl wants whole sectors; the partial ones at the ends just stay. */
 		uint64_t start = round_up(offset, 512), end = round_down(offset + len, 512);
@@ -395,6 +414,9 @@ int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool 
 		return 0;
 	if (!offset_ok(offset, len))
 		return -EINVAL;
+	int seen = observe(FILE_ZERO, offset, len, NULL, 0);
+	if (seen)
+		return seen;
 	if (!f->device) {
 		int64_t size = file_size(f);
 		bool inside = size >= 0 && range_in(offset, len, (uint64_t)size);
@@ -422,6 +444,9 @@ int file_truncate(struct file_layer *f, uint64_t size)
 		return file_size(f) >= (int64_t)size ? 0 : -ENOSPC;
 	if (size > INT64_MAX)
 		return -EFBIG;
+	int seen = observe(FILE_TRUNCATE, size, 0, NULL, 0);
+	if (seen)
+		return seen;
 	return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 }
 

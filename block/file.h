@@ -69,6 +69,20 @@ bool file_is_device(const struct file_layer *f);
 /* True if both are the same file. */
 bool file_same(const struct file_layer *a, const struct file_layer *b);
 
+/*
+ * For tests: sees every change of every file before it happens, and may let it fail (a negative
+ * errno is returned in place of doing it). NULL takes it back. Not for use while other threads
+ * transfer.
+ */
+enum file_op { FILE_WRITE, FILE_ZERO, FILE_DISCARD, FILE_TRUNCATE, FILE_FLUSH };
+struct file_observer {
+	/* iov is NULL but for FILE_WRITE; FILE_TRUNCATE has the new size as its offset. */
+	int (*op)(void *opaque, enum file_op op, uint64_t offset, uint64_t len,
+		  const struct iovec *iov, int iovcnt);
+	void *opaque;
+};
+void file_set_observer(const struct file_observer *observer);
+
 /* file_lock.c: takes the locks and sees whether others hold conflicting ones. 0 or -EBUSY with a
  * sentence that begins with `what` and names the process that holds the image. */
 int file_lock(int fd, const char *what, unsigned perms, unsigned unshared, struct error *err);

@@ -253,6 +253,23 @@ static int find(const struct qcow2_snapshot *list, uint32_t n, const char *name)
 	return -1;
 }
 
+/*
+ * While references and copied flags change they do not agree: version 3 says so with the dirty bit,
+ * and whoever opens the image for writing after a crash repairs them first.
+ */
+static int set_dirty(struct qcow2 *q, bool dirty)
+{
+	uint64_t bits = q->h.incompatible & ~(uint64_t)INCOMPAT_DIRTY;
+	if (q->h.version < 3)
+		return 0;
+	bits |= dirty ? INCOMPAT_DIRTY : 0;
+	int rc = qcow2_header_set64(q, H_INCOMPATIBLE, bits);
+	if (rc)
+		return rc;
+	q->h.incompatible = bits;
+	return file_flush(q->img->file);
+}
+
 /* External data files hold no snapshots: their clusters cannot be shared. */
 static int begin(struct qcow2 *q, struct error *err)
 {
@@ -263,11 +280,24 @@ static int begin(struct qcow2 *q, struct error *err)
 				 "'%s' keeps its data in an external file, which cannot hold "
 				 "snapshots",
 				 q->img->path);
-	return qcow2_settle(q);
+	int rc = qcow2_settle(q);
+	return rc ? rc : set_dirty(q, true);
 }
 
 static int end(struct qcow2 *q, int rc, const char *what, const char *name, struct error *err)
 {
+	/* What was refused outright changed nothing. Otherwise the refcounts go to the file as
+	 * well, of which settling leaves the freed ones in memory. */
+	bool whole = rc == 0 || rc == -ENOENT || rc == -EINVAL || rc == -ENOTSUP;
+	int clean = whole ? qcow2_settle(q) : 0;
+	if (!clean && whole)
+		clean = qcow2_cache_write(&q->rb_cache);
+	if (!clean && whole)
+		clean = file_flush(q->img->file);
+	if (!clean && whole && (q->h.incompatible & INCOMPAT_DIRTY))
+		clean = set_dirty(q, false);
+	if (!rc)
+		rc = clean;
 	pthread_mutex_unlock(&q->lock);
 	pthread_rwlock_unlock(&q->ops);
 	if (rc && err && !err->code)

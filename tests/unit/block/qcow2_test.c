@@ -277,9 +277,10 @@ static void *hammer(void *arg)
 	return NULL;
 }
 
-static void threads_share_clusters_without_losing_writes(void **state)
+static void hammer_image(const char *shape)
 {
-	make("m.qcow2", SECTORS * 512, "cluster_size=64k");
+	unlink("m.qcow2");
+	make("m.qcow2", SECTORS * 512, shape);
 	shared = open_or_fail("m.qcow2", IMAGE_WRITABLE | IMAGE_NO_FLUSH | IMAGE_DISCARD);
 	pthread_t t[THREADS];
 	for (uintptr_t i = 0; i < THREADS; i++)
@@ -299,6 +300,84 @@ static void threads_share_clusters_without_losing_writes(void **state)
 	}
 	image_close(shared);
 	assert_sound("m.qcow2");
+}
+
+static void threads_share_clusters_without_losing_writes(void **state)
+{
+	static const char *const kinds[] = {"cluster_size=64k",
+					    "extended_l2=on,cluster_size=32k",
+					    "cluster_size=512,refcount_bits=1",
+					    "data_file=m.data",
+					    "cluster_size=2M,extended_l2=on",
+					    "compat=0.10"};
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		hammer_image(kinds[i]);
+}
+
+/* Compressed clusters written by several threads at once, read back, then overwritten in part. */
+static uint8_t *packed_model;
+
+static void *pack(void *arg)
+{
+	size_t me = (size_t)(uintptr_t)arg;
+	for (size_t c = me; c < SIZE / 65536; c += THREADS) {
+		int rc =
+			image_pwrite_compressed(shared, packed_model + c * 65536, 65536, c * 65536);
+		if (rc == -ENOSPC)
+			rc = image_pwrite(shared, packed_model + c * 65536, 65536, c * 65536);
+		if (rc)
+			return "a compressed write failed";
+		if (c % 7 == 0 && image_flush(shared))
+			return "flush failed";
+	}
+	return NULL;
+}
+
+static void threads_write_compressed_clusters(void **state)
+{
+	static const char *const kinds[] = {
+		"",
+		"refcount_bits=1",
+		"refcount_bits=2",
+		"extended_l2=on",
+#ifdef HAVE_ZSTD
+		"compression_type=zstd",
+#endif
+	};
+	packed_model = calloc(1, SIZE);
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+		pthread_t t[THREADS];
+		memset(packed_model, 0, SIZE);
+		for (size_t c = 0; c < SIZE / 65536; c++) {
+			uint8_t *p = packed_model + c * 65536;
+			for (size_t i = 0; i < 65536; i++) /* some do not get shorter */
+				p[i] = c % 5 ? (uint8_t)(i / 700 + c) : (uint8_t)rnd();
+		}
+		unlink("z.qcow2");
+		make("z.qcow2", SIZE, kinds[k]);
+		shared = open_or_fail("z.qcow2", IMAGE_WRITABLE | IMAGE_NO_FLUSH | IMAGE_DISCARD);
+		for (uintptr_t i = 0; i < THREADS; i++)
+			assert_int_equal(pthread_create(&t[i], NULL, pack, (void *)i), 0);
+		for (int i = 0; i < THREADS; i++) {
+			void *what;
+			pthread_join(t[i], &what);
+			if (what)
+				fail_msg("'%s': %s", kinds[k], (char *)what);
+		}
+		assert_same(shared, packed_model, SIZE);
+		random_steps(shared, packed_model, SIZE, 60);
+		/* over what is there, and the last cluster, which the disk has only in part */
+		size_t last = SIZE / 65536 * 65536;
+		memset(packed_model, 0x5a, 65536);
+		memset(packed_model + last, 0x3c, SIZE - last);
+		assert_int_equal(image_pwrite_compressed(shared, packed_model, 65536, 0), 0);
+		assert_int_equal(
+			image_pwrite_compressed(shared, packed_model + last, SIZE - last, last), 0);
+		assert_same(shared, packed_model, SIZE);
+		image_close(shared);
+		assert_sound("z.qcow2");
+	}
+	free(packed_model);
 }
 
 /* The noise of checks and warnings on images that were damaged on purpose is of no interest. */
@@ -577,6 +656,7 @@ int main(void)
 		cmocka_unit_test(snapshots_keep_and_bring_back_contents),
 		cmocka_unit_test(resizing_keeps_contents_and_shows_zeroes),
 		cmocka_unit_test(threads_share_clusters_without_losing_writes),
+		cmocka_unit_test(threads_write_compressed_clusters),
 		cmocka_unit_test(damaged_headers_are_refused_with_the_field),
 		cmocka_unit_test(random_damage_is_survived),
 		cmocka_unit_test(wrong_refcounts_are_found_and_repaired),

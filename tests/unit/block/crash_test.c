@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Crashes and failures. Every change of the file below a qcow2 image is recorded; then the file is
+ * put together as a crash at some point could have left it: all that was synced, and of the rest
+ * any part in any order, long writes torn between sectors. Of each such file, `check` must find
+ * nothing but leaks, and the disk must hold what was flushed or written since.
+ *
+ * Each sector of the disk carries the number of the step that wrote it, 0 for zeroes.
+ */
+#include "block/file.h"
+#include "block/image.h"
+#include "block/qcow2.h"
+#include "tests/unit/block/tools.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+enum { SECTORS = 4096, SECTOR = 512, STEPS = 60, MAX_FILE = 24 << 20, LOG = 20000 };
+
+struct change {
+	enum file_op op;
+	uint64_t offset, len;
+	uint8_t *data;
+	unsigned step; /* of the workload, that made it */
+};
+
+static struct change log_[LOG];
+static size_t log_len;
+static unsigned step_now;
+static size_t fail_at = SIZE_MAX; /* this change and later ones fail */
+static size_t seen_changes;
+static int fail_with;
+
+static int record(void *opaque, enum file_op op, uint64_t offset, uint64_t len,
+		  const struct iovec *iov, int iovcnt)
+{
+	bool *recording = opaque;
+	if (seen_changes++ >= fail_at)
+		return fail_with;
+	if (!*recording || log_len == LOG)
+		return 0;
+	struct change *c = &log_[log_len++];
+	*c = (struct change){.op = op, .offset = offset, .len = len, .step = step_now};
+	if (op == FILE_WRITE) {
+		uint8_t *p = c->data = malloc(len + 1);
+		for (int i = 0; i < iovcnt; i++) {
+			memcpy(p, iov[i].iov_base, iov[i].iov_len);
+			p += iov[i].iov_len;
+		}
+	}
+	return 0;
+}
+
+static void forget_log(void)
+{
+	while (log_len)
+		free(log_[--log_len].data);
+}
+
+/* What the workload did: per sector and step, the number it then had. */
+static uint16_t history[STEPS + 1][SECTORS];
+static bool flushed_after[STEPS + 1];
+
+static int write_stamps(struct image *img, uint64_t first, uint64_t count, unsigned stamp)
+{
+	uint16_t *buf = malloc(count * SECTOR);
+	for (size_t i = 0; i < count * SECTOR / 2; i++)
+		buf[i] = (uint16_t)stamp;
+	int rc = image_pwrite(img, buf, count * SECTOR, first * SECTOR);
+	free(buf);
+	return rc;
+}
+
+/* One step; errors are only expected while failures are injected. */
+static int do_step(struct image *img, unsigned step, bool snapshots)
+{
+	uint64_t first = rnd() % SECTORS, count = 1 + rnd() % (rnd() % 3 ? 40 : 400);
+	if (count > SECTORS - first)
+		count = SECTORS - first;
+	int rc = 0;
+	memcpy(history[step], history[step - 1], sizeof(history[step]));
+	flushed_after[step] = false;
+	switch (rnd() % 10) {
+	case 0:
+		rc = image_write_zeroes(img, first * SECTOR, count * SECTOR, true);
+		memset(&history[step][first], 0, count * sizeof(history[0][0]));
+		break;
+	case 1: {
+		/* It may leave parts as they are: look. */
+		rc = image_discard(img, first * SECTOR, count * SECTOR);
+		for (uint64_t i = first; i < first + count && !rc; i++) {
+			uint16_t head;
+			if (image_pread(img, &head, 2, i * SECTOR) == 0)
+				history[step][i] = head;
+		}
+		break;
+	}
+	case 2:
+	case 3:
+		rc = image_flush(img);
+		flushed_after[step] = rc == 0;
+		break;
+	case 4:
+		if (snapshots && step % 3 == 0) {
+			rc = img->driver->snapshot_create(img, "s", NULL);
+			if (!rc && rnd() % 2)
+				rc = img->driver->snapshot_delete(img, "s", NULL);
+			break;
+		}
+		/* fall through */
+	default:
+		rc = write_stamps(img, first, count, step);
+		for (uint64_t i = first; i < first + count; i++)
+			history[step][i] = (uint16_t)step;
+		break;
+	}
+	return rc;
+}
+
+static const char *const shapes[] = {
+	"",
+	"cluster_size=512",
+	"cluster_size=4k,refcount_bits=1",
+	"cluster_size=1k,compat=0.10",
+	"extended_l2=on,cluster_size=16k",
+	"cluster_size=8k,refcount_bits=64,lazy_refcounts=on",
+};
+
+static void make(const char *options)
+{
+	struct opts o;
+	struct error err = ERROR_INIT;
+	opts_parse(&o, options, NULL, NULL);
+	unlink("c.qcow2");
+	if (image_create("c.qcow2", "qcow2", SECTORS * SECTOR, &o, &err))
+		fail_msg("%s", err.text);
+	opts_free(&o);
+}
+
+/* The image at a path: sound but for leaks, each sector from the last flush before `step` or later.
+ */
+static void assert_survived(const char *path, unsigned last, unsigned step, bool repair,
+			    const char *what)
+{
+	struct image_check r;
+	struct error err = ERROR_INIT;
+	static uint16_t disk[SECTORS * SECTOR / 2];
+	struct image *img =
+		image_open(path, "qcow2", repair ? IMAGE_WRITABLE | IMAGE_NO_FLUSH : 0, NULL, &err);
+	if (!img)
+		fail_msg("%s: %s", what, err.text);
+	assert_int_equal(image_run_check(img, 0, &r, &err), 0);
+	if (r.corruptions || r.check_errors)
+		fail_msg("%s: %lu corruptions", what, (unsigned long)r.corruptions);
+	assert_int_equal(image_pread(img, disk, sizeof(disk), 0), 0);
+	image_close(img);
+	for (unsigned s = 0; s < SECTORS; s++) {
+		const uint16_t *p = &disk[s * SECTOR / 2];
+		bool ok = false;
+		for (unsigned k = last; k <= step && !ok; k++)
+			ok = history[k][s] == p[0];
+		/* A discard that was about to happen leaves zeroes or what was there. */
+		ok |= p[0] == 0 && step > last;
+		for (unsigned i = 1; i < SECTOR / 2 && ok; i++)
+			ok = p[i] == p[0];
+		if (!ok)
+			fail_msg("%s: sector %u holds %u, flushed was %u", what, s, p[0],
+				 history[last][s]);
+	}
+}
+
+static void apply(uint8_t *file, uint64_t *size, const struct change *c, bool torn)
+{
+	if (c->op == FILE_TRUNCATE) {
+		if (c->offset < *size)
+			memset(file + c->offset, 0, *size - c->offset);
+		*size = c->offset;
+		return;
+	}
+	if (c->op == FILE_FLUSH || c->offset + c->len > MAX_FILE)
+		return;
+	for (uint64_t i = 0; i < c->len;) {
+		uint64_t n = SECTOR - (c->offset + i) % SECTOR;
+		if (n > c->len - i)
+			n = c->len - i;
+		if (!torn || rnd() % 2) {
+			if (c->data)
+				memcpy(file + c->offset + i, c->data + i, n);
+			else
+				memset(file + c->offset + i, 0, n);
+			if (c->op != FILE_DISCARD && c->offset + i + n > *size)
+				*size = c->offset + i + n;
+		}
+		i += n;
+	}
+}
+
+static void dump(const char *path, const uint8_t *file, uint64_t size)
+{
+	int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0644);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite_full(fd, file, size, 0), 0);
+	close(fd);
+}
+
+/* Runs the workload on a new image and records it. Returns the file as it was before. */
+static uint8_t *run_recorded(const char *shape, bool snapshots, uint64_t *size)
+{
+	bool recording = true;
+	struct file_observer o = {record, &recording};
+	struct stat st;
+	make(shape);
+	uint8_t *file = calloc(1, MAX_FILE);
+	int fd = open("c.qcow2", O_RDONLY);
+	assert_int_equal(fstat(fd, &st), 0);
+	*size = (uint64_t)st.st_size;
+	assert_int_equal(pread_full(fd, file, *size, 0), 0);
+	close(fd);
+	memset(history, 0, sizeof(history));
+	flushed_after[0] = true;
+	forget_log();
+	step_now = 0;
+	file_set_observer(&o);
+	struct image *img = image_open("c.qcow2", "qcow2",
+				       IMAGE_WRITABLE | IMAGE_DISCARD | IMAGE_NO_FLUSH, NULL, NULL);
+	assert_non_null(img);
+	for (step_now = 1; step_now <= STEPS; step_now++)
+		assert_int_equal(do_step(img, step_now, snapshots), 0);
+	step_now = STEPS;
+	image_close(img);
+	file_set_observer(NULL);
+	assert_true(log_len < LOG);
+	return file;
+}
+
+static void crash_everywhere(const char *shape, bool snapshots, size_t every)
+{
+	uint64_t size;
+	uint8_t *durable = run_recorded(shape, snapshots, &size), *file = malloc(MAX_FILE);
+	size_t synced = 0; /* changes before this one are in `durable` */
+	unsigned flushed = 0;
+	for (size_t i = 0; i <= log_len; i++) {
+		const struct change *c = &log_[i];
+		if (i % every == rnd() % every || i == log_len) {
+			char what[96];
+			uint64_t len = size;
+			unsigned step = i < log_len ? c->step : STEPS;
+			/* The flush of a step is done when a later one begins. */
+			for (unsigned k = flushed; k < step; k++)
+				if (flushed_after[k])
+					flushed = k;
+			memcpy(file, durable, MAX_FILE);
+			for (size_t k = synced; k < i; k++)
+				if (rnd() % 3)
+					apply(file, &len, &log_[k], rnd() % 3 == 0);
+			dump("crash.qcow2", file, len);
+			snprintf(what, sizeof(what), "'%s' after change %zu of %zu", shape, i,
+				 log_len);
+			assert_survived("crash.qcow2", flushed, step, snapshots, what);
+		}
+		if (i < log_len && c->op == FILE_FLUSH)
+			for (; synced < i; synced++)
+				apply(durable, &size, &log_[synced], false);
+	}
+	free(durable);
+	free(file);
+}
+
+static int quiet_stderr(void)
+{
+	int keep = dup(2), null = open("/dev/null", O_WRONLY);
+	dup2(null, 2);
+	close(null);
+	return keep;
+}
+
+static void loud_stderr(int keep)
+{
+	dup2(keep, 2);
+	close(keep);
+}
+
+static void a_crash_at_any_change_leaves_leaks_at_worst(void **state)
+{
+	int keep = quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(shapes); s++)
+		for (int round = 0; round < 2; round++)
+			crash_everywhere(shapes[s], false, 3);
+	loud_stderr(keep);
+}
+
+static void a_crash_in_a_snapshot_is_repaired_at_the_next_opening(void **state)
+{
+	static const char *const kinds[] = {"", "cluster_size=2k",
+					    "extended_l2=on,cluster_size=32k"};
+	int keep = quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
+		crash_everywhere(kinds[s], true, 4);
+	loud_stderr(keep);
+}
+
+/* From some change on, every one fails, as on a full or broken disk. */
+static void failing_writes_leave_leaks_at_worst(void **state)
+{
+	static const int errors[] = {-ENOSPC, -EIO};
+	bool recording = false;
+	struct file_observer o = {record, &recording};
+	int keep = quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(shapes); s++) {
+		for (size_t at = 0; at < 120; at += 1 + rnd() % 7) {
+			char what[96];
+			make(shapes[s]);
+			memset(history, 0, sizeof(history));
+			unsigned flushed = 0, step;
+			seen_changes = 0;
+			fail_at = at;
+			fail_with = errors[rnd() % 2];
+			file_set_observer(&o);
+			struct image *img = image_open(
+				"c.qcow2", "qcow2", IMAGE_WRITABLE | IMAGE_DISCARD | IMAGE_NO_FLUSH,
+				NULL, NULL);
+			for (step = 1; img && step <= STEPS; step++) {
+				do_step(img, step, false);
+				if (flushed_after[step])
+					flushed = step;
+			}
+			image_close(img);
+			file_set_observer(NULL);
+			fail_at = SIZE_MAX;
+			snprintf(what, sizeof(what), "'%s', failing from change %zu", shapes[s],
+				 at);
+			assert_survived("c.qcow2", flushed, STEPS, false, what);
+		}
+	}
+	loud_stderr(keep);
+}
+
+/* It fails for a while, then there is room again: nothing is lost that was reported as written. */
+static void after_a_full_disk_all_goes_on(void **state)
+{
+	bool recording = false;
+	struct file_observer o = {record, &recording};
+	static uint16_t sector[SECTOR / 2], disk[SECTORS][SECTOR / 2];
+	static uint16_t model[SECTORS];
+	for (size_t s = 0; s < ARRAY_SIZE(shapes); s++) {
+		make(shapes[s]);
+		memset(model, 0, sizeof(model));
+		seen_changes = 0;
+		fail_with = -ENOSPC;
+		file_set_observer(&o);
+		struct image *img =
+			image_open("c.qcow2", "qcow2", IMAGE_WRITABLE | IMAGE_NO_FLUSH, NULL, NULL);
+		assert_non_null(img);
+		for (unsigned i = 1; i < 2000; i++) {
+			unsigned n = (unsigned)(rnd() % SECTORS);
+			fail_at = i % 100 > 60 ? 0 : SIZE_MAX;
+			for (size_t k = 0; k < SECTOR / 2; k++)
+				sector[k] = (uint16_t)i;
+			if (image_pwrite(img, sector, SECTOR, n * SECTOR) == 0)
+				model[n] = (uint16_t)i;
+			if (i % 37 == 0)
+				image_flush(img);
+		}
+		fail_at = SIZE_MAX;
+		assert_int_equal(image_flush(img), 0);
+		image_close(img);
+		file_set_observer(NULL);
+		img = image_open("c.qcow2", "qcow2", 0, NULL, NULL);
+		assert_int_equal(image_pread(img, disk, sizeof(disk), 0), 0);
+		for (unsigned n = 0; n < SECTORS; n++)
+			if (disk[n][0] != model[n])
+				fail_msg("'%s': sector %u holds %u, not %u", shapes[s], n,
+					 disk[n][0], model[n]);
+		struct image_check r;
+		assert_int_equal(image_run_check(img, 0, &r, NULL), 0);
+		assert_int_equal(r.corruptions, 0);
+		image_close(img);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_crash_at_any_change_leaves_leaks_at_worst),
+		cmocka_unit_test(a_crash_in_a_snapshot_is_repaired_at_the_next_opening),
+		cmocka_unit_test(failing_writes_leave_leaks_at_worst),
+		cmocka_unit_test(after_a_full_disk_all_goes_on),
+	};
+	return cmocka_run_group_tests(tests, enter_scratch, leave_scratch);
+}
