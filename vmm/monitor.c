@@ -243,7 +243,7 @@ static void print_item(struct strbuf *out, uint64_t value, const struct memory_f
 		strbuf_printf(out, " 0x%0*llx", (int)(f->size * 2), (unsigned long long)value);
 		break;
 	case 'o':
-		strbuf_printf(out, " %#*llo", (int)((bits + 2) / 3 + 1), (unsigned long long)value);
+		strbuf_printf(out, " %#*llo", (int)((bits + 2) / 3), (unsigned long long)value);
 		break;
 	case 'u':
 		strbuf_printf(out, " %*llu", (int)((bits * 10 + 32) / 33),

@@ -99,11 +99,13 @@ static int add_debugcon(struct machine *m, uint16_t port, struct chardev *chr, s
 }
 
 /* The firmware's log (port 0x402) and what guests write to the port that Bochs made known. */
-static int build_debugcon(struct machine *m, const char *spec, struct error *err)
+static int build_debugcon(struct machine *m, size_t n, const char *spec, struct error *err)
 {
+	char id[48];
 	if (!strcmp(spec, "none"))
 		return 0;
-	struct chardev *chr = backend_take(m, "debugcon", spec, err);
+	snprintf(id, sizeof(id), "debugcon%zu", n);
+	struct chardev *chr = backend_take(m, id, spec, err);
 	if (!chr)
 		return -err->code;
 	int r = add_debugcon(m, DEBUGCON_PORT, chr, err);
@@ -197,7 +199,7 @@ int ports_build(struct machine *m, struct error *err)
 	const struct options *o = m->options;
 	int r = build_serial_and_parallel(m, err);
 	for (size_t n = 0; r == 0 && n < o->debugcon.count; n++) {
-		r = build_debugcon(m, o->debugcon.item[n], err);
+		r = build_debugcon(m, n, o->debugcon.item[n], err);
 		if (r < 0)
 			error_prefix(err, "-debugcon %s", o->debugcon.item[n]);
 	}

@@ -51,6 +51,45 @@ struct qmp {
 
 /* ---- Output ---- */
 
+/* Length of the UTF-8 character at `p` (RFC 3629, 4), 0 if there is none. */
+static size_t utf8_length(const uint8_t *p, size_t len)
+{
+	size_t need = p[0] < 0x80   ? 1
+		      : p[0] < 0xC2 ? 0
+		      : p[0] < 0xE0 ? 2
+		      : p[0] < 0xF0 ? 3
+		      : p[0] < 0xF5 ? 4
+				    : 0;
+	if (need > len)
+		return 0;
+	for (size_t n = 1; n < need; n++)
+		if ((p[n] & 0xC0) != 0x80)
+			return 0;
+	if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) ||
+	    (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+		return 0;
+	return need;
+}
+
+/* JSON is UTF-8, file names are any bytes: what is not UTF-8 becomes U+FFFD. */
+static void append_utf8(struct strbuf *out, const char *text, size_t len)
+{
+	const uint8_t *p = (const uint8_t *)text;
+	while (len) {
+		size_t good = 0, n;
+		while (good < len && (n = utf8_length(p + good, len - good)) > 0)
+			good += n;
+		strbuf_append(out, p, good);
+		p += good;
+		len -= good;
+		if (len) {
+			strbuf_puts(out, "\xEF\xBF\xBD");
+			p++;
+			len--;
+		}
+	}
+}
+
 /* Sends and releases an object. */
 static void send_object(struct qmp *q, struct json_object *object)
 {
@@ -59,8 +98,11 @@ static void send_object(struct qmp *q, struct json_object *object)
 	flags |= JSON_C_TO_STRING_NOSLASHESCAPE;
 	size_t len;
 	const char *text = json_object_to_json_string_length(object, flags, &len);
-	chardev_write_all(q->chr, text, len);
-	chardev_write_all(q->chr, "\r\n", 2);
+	struct strbuf out = STRBUF_INIT;
+	append_utf8(&out, text, len);
+	strbuf_puts(&out, "\r\n");
+	chardev_write_all(q->chr, out.data, out.len);
+	strbuf_free(&out);
 	json_object_put(object);
 }
 

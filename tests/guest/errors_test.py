@@ -168,3 +168,48 @@ def test_random_command_lines_end_in_one_line():
         p = subprocess.run([context.minivm(), "-S", "-display", "none", "-accel", "soft", *args, "-hdd", "/nonexistent"],
                            capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
         assert p.returncode == 1 and len(p.stderr.strip().splitlines()) >= 1, (args, p.returncode, p.stderr)
+
+
+def test_what_qemu_has_and_we_have_not_is_said():
+    for args, says in ((["-usb"], "USB"), (["-netdev", "user,id=n"], "network"), (["-nic", "user"], "-nic none"),
+                       (["-device", "e1000"], "network"), (["-device", "virtio-blk-pci,drive=x"], "virtio"),
+                       (["-device", "usb-tablet"], "USB"), (["-drive", "if=virtio,file=x"], "if=ide"),
+                       (["-vnc", ":1"], "-display"), (["-gdb", "tcp::1"], "gdb"), (["-machine", "pc,usb=on"], "usb"),
+                       (["-device", "intel-hda"], "sound"), (["-machine", "q35"], "pc"), (["-hda", "nbd://x/y"], "nbd")):
+        refused(*args, says=[args[0], says])
+
+
+def test_consoles_that_cannot_be():
+    refused("-serial", "stdio", "-monitor", "stdio", says=["stdio", "mon:stdio"])
+    refused("-chardev", "null,id=c", "-serial", "chardev:c", "-serial", "chardev:c", says=["'c'", "mux=on"])
+    refused("-chardev", "null,id=c", "-chardev", "null,id=c", says="id=c")
+    refused("-chardev", "null", says="id=")
+    refused("-chardev", "file,id=c", says="-chardev file,id=c")
+    refused("-serial", "chardev:nope", says="nope")
+    refused("-mon", "chardev=nope", says="nope")
+    refused("-daemonize", "-serial", "mon:stdio", says="-daemonize")
+    refused("-debugcon", "null", "-debugcon", "null", says="0x402")
+    refused("-serial", "unix:" + "x" * 200, says="longer")
+    refused(*["-serial", "null"] * 5, says="four")
+
+
+def test_strange_names_of_images():
+    with tempfile.TemporaryDirectory() as d:
+        for name in ("a,b.img", "a:b.img", "x\udcff.img", "y" * 200):
+            with open(f"{d}/{name}", "wb") as f:
+                f.truncate(1 << 20)
+            for args in (["-hda", f"{d}/{name}"], ["-drive", f"file={d}/{name.replace(',', ',,')},format=raw"]):
+                with vm.Vm(context.minivm(), ["-accel", "soft", "-S", *args], serial=False) as m:
+                    assert "ide0-hd0" in m.hmp("info block")
+        refused("-hda", "a:b.img", says=["a:b.img", "./a:b.img"])
+        refused("-drive", f"file={d}/a,b.img", says="b.img")
+        refused("-hda", f"{d}/a,b.img", "-cdrom", f"{d}/a:b.img", "-hdc", f"{d}/a:b.img", says="a:b.img")
+        refused("-drive", f"file={d}/a:b.img,format=raw,serial=" + "x" * 21, says="20 characters")
+        refused("-drive", f"file={d}/a:b.img,if=none,id=x", "-drive", f"file={d}/a,,b.img,if=none,id=x", says="id=x")
+        refused("-hda", "z" * 5000, says="zzz")
+
+
+def test_one_image_in_two_drives():
+    with tempfile.TemporaryDirectory() as d:
+        image = make_qcow2(f"{d}/a.qcow2")
+        refused("-hda", image, "-hdb", image, says=["a.qcow2", "locked"])

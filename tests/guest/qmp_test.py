@@ -168,3 +168,98 @@ def test_nographic_keys_and_exit():
         p.kill()
         p.wait()
         os.close(master)
+
+
+def shape(value):
+    """The types and keys of a reply, without its values."""
+    if isinstance(value, dict):
+        return {k: shape(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return type(value).__name__
+
+
+def contains(whole, part, where):
+    """Everything in `part` is in `whole` too, of the same type."""
+    if isinstance(part, dict):
+        for key in part:
+            assert key in whole, f"{where}: QEMU has no {key!r}"
+            contains(whole[key], part[key], f"{where}.{key}")
+    elif isinstance(part, list):
+        if part:
+            contains(whole[0], part[0], where)
+    else:
+        assert whole == part, f"{where}: {part}, in QEMU {whole}"
+
+
+def test_replies_have_the_shape_of_qemus():
+    context.requires("qemu-system-i386")
+    with tempfile.TemporaryDirectory() as d:
+        with open(f"{d}/a.iso", "wb") as f:
+            f.truncate(1 << 20)
+        seen = []
+        for program, args in machines():
+            with vm.Vm(program, args + ["-S", "-name", "n", "-cdrom", f"{d}/a.iso", "-serial", "null"], serial=False) as m:
+                replies = {name: m.qmp.command(name) for name in
+                           ("query-status", "query-version", "query-name", "query-uuid", "query-kvm", "query-chardev",
+                            "query-cpus-fast", "query-commands")}
+                replies["query-block"] = [b for b in m.qmp.command("query-block") if b["device"] == "ide1-cd0"]
+                replies["labels"] = {c["label"]: "" for c in replies["query-chardev"]}
+                seen.append(replies)
+        names = [{c["name"] for c in replies.pop("query-commands")} for replies in seen]
+        assert names[0] <= names[1], names[0] - names[1]
+        for name in seen[0]:
+            contains(shape(seen[1][name]), shape(seen[0][name]), name)
+
+
+def test_trays_and_states_go_as_qemus_do():
+    with tempfile.TemporaryDirectory() as d:
+        with open(f"{d}/a.iso", "wb") as f:
+            f.truncate(1 << 20)
+        traces = []
+        for program, args in machines():
+            trace = []
+            with vm.Vm(program, args + ["-S", "-cdrom", f"{d}/a.iso"], serial=False) as m:
+                def run(name, **arguments):
+                    reply = m.qmp.raw({"execute": name, **({"arguments": arguments} if arguments else {})})
+                    status = m.qmp.command("query-status")["status"]
+                    cd = [b for b in m.qmp.command("query-block") if b["device"] == "ide1-cd0"][0]
+                    events = [(e["event"], e.get("data", {}).get("tray-open"), e.get("data", {}).get("reason"))
+                              for e in m.qmp.events]
+                    m.qmp.events.clear()
+                    trace.append((name, reply.get("error", {}).get("class"), status, cd["tray_open"], cd["locked"],
+                                  "inserted" in cd, events))
+                medium = {"device": "ide1-cd0", "filename": f"{d}/a.iso", "format": "raw"}
+                run("eject", device="ide1-cd0")
+                run("eject", device="ide1-cd0")
+                run("blockdev-change-medium", **medium)
+                run("blockdev-change-medium", **medium)
+                run("blockdev-change-medium", **{**medium, "filename": "/nonexistent"})
+                run("eject")
+                run("eject", device="ide1-cd0", id="ide1-cd0")
+                run("eject", device="floppy0")
+                run("cont")
+                run("stop")
+                run("cont")
+                run("stop")
+                m.qmp.command("system_reset")
+                m.qmp.wait_event("RESET")
+                run("query-name")
+                run("human-monitor-command", **{"command-line": "info name", "cpu-index": 7})
+            traces.append(trace)
+        for mine, theirs in zip(*traces) if len(traces) == 2 else ():
+            assert mine == theirs, f"{mine}\nin QEMU {theirs}"
+
+
+def test_monitor_prints_as_qemus_does():
+    lines = ["info status", "info name", "info uuid", "info kvm", "info nonsense", "nonsense", "help nonsense",
+             "xp/4xb 0xffff0", "xp/8xw 0", "xp/4dh 0x400", "xp/4dw 0x400", "xp/4ub 0xffff0", "xp/4ob 0xffff0",
+             "xp/1xg 0", "xp /4xw 0xffff0", "o/b 0x80 5", "boot_set c", "eject nope", "cont", "stop",
+             "info status"]
+    texts = []
+    for program, args in machines():
+        with vm.Vm(program, args + ["-S", "-name", "n", "-uuid", "12345678-1234-5678-9abc-123456789abc"],
+                   serial=False) as m:
+            texts.append([m.hmp(line).replace("\r", "") for line in lines])
+    for line, mine, theirs in zip(lines, *texts) if len(texts) == 2 else ():
+        assert mine == theirs, f"{line}: {mine!r}, in QEMU {theirs!r}"
