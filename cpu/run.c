@@ -138,13 +138,13 @@ static void take_fault(struct soft_cpu *c)
 /* Executes a block, or its first `count` instructions. */
 static inline void run_block(struct soft_cpu *c, struct code_block *b, unsigned count)
 {
-	const struct insn *i = b->insn;
+	const struct insn *i = b->insn, *end = i + count;
 	uint32_t eip = c->next_eip;
 
 	c->block = b;
 	c->block_eip = eip;
-	c->block_end = i + count;
-	c->instructions += b->count;
+	c->block_end = end;
+	c->instructions += count;
 	do {
 		c->eip = eip;
 		eip += i->len;
@@ -152,7 +152,8 @@ static inline void run_block(struct soft_cpu *c, struct code_block *b, unsigned 
 		i->exec(c, i);
 		i++;
 	} while (i < c->block_end);
-	c->instructions -= (unsigned)(b->insn + b->count - i);
+	if (unlikely(i != end))
+		c->instructions -= (unsigned)(end - i);
 	c->block = NULL;
 }
 
@@ -352,7 +353,12 @@ static inline uint32_t requests_now(const struct soft_cpu *c)
 	return c->eflags & FL_IF ? requests : requests & ~(uint32_t)REQ_INTR;
 }
 
-/* The loop itself, apart from setjmp() so that the compiler keeps its variables in registers. */
+/*
+ * The loop itself, apart from setjmp() so that the compiler keeps its variables in registers.
+ *
+ * Whatever an instruction does that needs attention ends its block early (cpu_end_block()), so
+ * behind a block that ran to its end only requests from outside and the budget are looked at.
+ */
 static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 {
 	enum soft_exit exit;
@@ -372,15 +378,17 @@ static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 				continue;
 			}
 		}
-		if (unlikely(c->instructions >= c->budget_end))
-			return SOFT_BUDGET;
+		do {
+			if (unlikely(c->instructions >= c->budget_end))
+				return SOFT_BUDGET;
 
-		struct code_block *last = c->last_block;
-		bool branched = last && c->next_eip != c->block_eip + last->bytes;
-		struct code_block *b = code_find(c, last, branched);
-		c->skip_breakpoint = false;
-		run_block(c, b, b->count);
-		c->last_block = b != c->single ? b : NULL;
+			struct code_block *last = c->last_block;
+			bool branched = last && c->next_eip != c->block_eip + last->bytes;
+			struct code_block *b = code_find(c, last, branched);
+			c->skip_breakpoint = false;
+			run_block(c, b, b->count);
+			c->last_block = b != c->single ? b : NULL;
+		} while (likely(!unusual && c->block_end && !requests_now(c)));
 	}
 }
 
