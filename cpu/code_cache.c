@@ -7,10 +7,10 @@
  * the cache. Only a change of the bytes does:
  *
  *  - by a CPU: a page with blocks is marked in all write TLBs (TLB_CODE), so stores to it take the
- * slow path, which calls code_written(). Blocks on the bytes written are dropped; the running one
- * ends after the storing instruction.
+ *    slow path, which calls code_written(). Blocks on the bytes written are dropped; the running
+ *    one ends after the storing instruction.
  *  - from outside (DMA): soft_cpu_ram_written() queues the range and asks all CPUs to look before
- * their next block.
+ *    their next block.
  *
  * All CPUs on one memory share a cache; they take turns on one thread, so only the queue needs a
  * lock. Blocks lie in an arena of fixed size; when it is full everything is dropped. Dropped blocks

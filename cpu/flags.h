@@ -5,17 +5,19 @@
  *
  *   result   the last result, sign-extended to 32 bits:  ZF = (result == 0)
  *   fix      normally 0:                                 SF = bit 31 of result ^ fix
- *                                                        PF = even parity of the low byte of result
- * ^ fix carries  carries out of bit positions:               CF = bit 31, the carry out of the top
- * bit OF = bit 31 ^ bit 30 (carry out of, carry into the top bit) AF = bit 3
+ *                                                        PF = even parity of the low byte of
+ *                                                             result ^ fix
+ *   carries  carries out of bit positions:               CF = bit 31, the carry out of the top bit
+ *                                                        OF = bit 31 ^ bit 30 (carry out of, carry
+ *                                                             into the top bit)
+ *                                                        AF = bit 3
  *
  * So an addition stores three words and computes no flag, and a conditional jump computes one.
  * `fix` exists for flags that are set at will (POPF, SAHF) and fit no result, such as ZF and SF
  * together.
  *
  * The carries of a + b = r out of each bit are (a & b) | ((a | b) & ~r); the borrows of a - b = r
- * are
- * (~a & b) | ((~a | b) & r). Both hold with a carry or borrow in, too.
+ * are (~a & b) | ((~a | b) & r). Both hold with a carry or borrow in, too.
  */
 #ifndef CPU_FLAGS_H
 #define CPU_FLAGS_H

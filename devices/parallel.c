@@ -4,8 +4,8 @@
  *
  *   base + 0  R/W  data latch
  *        + 1  R    status: bit 3 no error, 4 selected, 5 out of paper, 6 no acknowledge, 7 not busy
- *        + 2  R/W  control: bit 0 strobe, 1 autofeed, 2 no init, 3 select, 4 IRQ enable, 5
- * direction
+ *        + 2  R/W  control: bit 0 strobe, 1 autofeed, 2 no init, 3 select, 4 IRQ enable,
+ *                  5 direction
  *
  * The rising edge of strobe prints the byte in the latch; the printer acknowledges at once with an
  * interrupt. While the chardev is full the printer is busy: the byte waits and a timer tries again.

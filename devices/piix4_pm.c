@@ -14,8 +14,8 @@
  *   0x02       PMEN       the same bits enable the SCI
  *   0x04       PMCNTRL    0 SCI_EN, 1 BRLD_EN, 2 GBL_RLS, 12:10 SUS_TYP, 13 SUS_EN
  *   0x08       PMTMR      24 bits, 3.579545 MHz, read-only
- *   0x0C-0x37  GPSTS, GLBSTS, DEVSTS read as 0; GPEN, PCNTRL, GLBEN, GLBCTL, DEVCTL, GPO: plain
- * bits
+ *   0x0C-0x37  GPSTS, GLBSTS, DEVSTS read as 0; GPEN, PCNTRL, GLBEN, GLBCTL, DEVCTL, GPO:
+ *              plain bits
  *
  *   port       name
  *   0xAFE0     GPE0       2 bytes of status (W1C), 2 of enable, where QEMU's pc has them
