@@ -6,15 +6,21 @@
  * 32-bit ring-0 code behind page tables, and both its result and the CPU time it took are looked
  * at.
  *
+ * To make the machine takes a millisecond; for its end the kernel waits for some 10 ms until nobody
+ * can look at it any more, so that is left to a thread of its own.
+ *
  *   0x1000 page directory   0x2000 page table (identity, 64 KiB)   0x3000 code   0x8000 data
  */
 #include "lib/bytes.h"
+#include "lib/text.h"
 #include "vmm/kvm_internal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -156,8 +162,10 @@ static int probe_open(struct probe *p)
 	return 0;
 }
 
-static void probe_close(struct probe *p)
+static void *probe_close(void *opaque)
 {
+	struct probe *p = opaque;
+
 	if (p->run)
 		munmap(p->run, p->run_size);
 	if (p->mem)
@@ -168,6 +176,25 @@ static void probe_close(struct probe *p)
 		close(p->vm);
 	if (p->kvm >= 0)
 		close(p->kvm);
+	free(p);
+	return NULL;
+}
+
+/* Closes and frees it, soon. */
+static void probe_close_later(struct probe *p)
+{
+	pthread_attr_t detached;
+	sigset_t all, old;
+	pthread_t thread;
+
+	sigfillset(&all);
+	pthread_attr_init(&detached);
+	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	if (pthread_create(&thread, &detached, probe_close, p))
+		probe_close(p);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&detached);
 }
 
 /* Puts the processor at the start of the code, in 32-bit mode with paging. */
@@ -227,30 +254,19 @@ static int probe_run(struct probe *p, uint64_t *ns, unsigned *exit)
 	return *((uint8_t *)p->run + p->run->io.data_offset) == PROBE_SUM ? 0 : -1;
 }
 
-enum kvm_verdict kvm_probe(char reason[256])
+/* Runs it a few times and judges. */
+static enum kvm_verdict judge(struct probe *p, char reason[256])
 {
-	struct probe p = {.kvm = -1, .vm = -1, .cpu = -1};
-	struct error err = ERROR_INIT;
-	enum kvm_verdict verdict = KVM_CANNOT_RUN_PC;
 	uint64_t ns = 0, best = UINT64_MAX;
 	unsigned exit;
 
-	if (kvm_check_access(&err) < 0) {
-		snprintf(reason, 256, "%.255s", err.text);
-		return KVM_ABSENT;
-	}
-	int rc = probe_open(&p);
-	if (rc < 0) {
-		snprintf(reason, 256, "/dev/kvm cannot make a virtual machine: %s", strerror(-rc));
-		goto out;
-	}
 	/* The first round pays for the page faults; a busy host may spoil one. */
 	for (int i = 0; i < PROBE_TRIES && best > PROBE_SLOW_NS; i++) {
-		if (probe_run(&p, &ns, &exit) < 0) {
+		if (probe_run(p, &ns, &exit) < 0) {
 			snprintf(reason, 256,
 				 "/dev/kvm does not run 32-bit code with paging (exit: %s)",
 				 kvm_exit_name(exit));
-			goto out;
+			return KVM_CANNOT_RUN_PC;
 		}
 		if (ns < best)
 			best = ns;
@@ -261,12 +277,29 @@ enum kvm_verdict kvm_probe(char reason[256])
 			"/dev/kvm runs 32-bit code with paging only at %llu million instructions a "
 			"second",
 			(unsigned long long)(PROBE_INSTRUCTIONS * UINT64_C(1000) / best));
-		goto out;
+		return KVM_CANNOT_RUN_PC;
 	}
 	snprintf(reason, 256, "/dev/kvm runs 32-bit code with paging; %d instructions took %llu us",
 		 (int)PROBE_INSTRUCTIONS, (unsigned long long)(best / 1000));
-	verdict = KVM_USABLE;
-out:
-	probe_close(&p);
+	return KVM_USABLE;
+}
+
+enum kvm_verdict kvm_probe(char reason[256])
+{
+	struct error err = ERROR_INIT;
+	enum kvm_verdict verdict = KVM_CANNOT_RUN_PC;
+
+	if (kvm_check_access(&err) < 0) {
+		snprintf(reason, 256, "%.255s", err.text);
+		return KVM_ABSENT;
+	}
+	struct probe *p = xcalloc(1, sizeof(*p));
+	p->kvm = p->vm = p->cpu = -1;
+	int rc = probe_open(p);
+	if (rc < 0)
+		snprintf(reason, 256, "/dev/kvm cannot make a virtual machine: %s", strerror(-rc));
+	else
+		verdict = judge(p, reason);
+	probe_close_later(p);
 	return verdict;
 }
