@@ -243,6 +243,29 @@ def test_amend_changes_the_header():
         t.same_disk("v2.qcow2", "plain.qcow2", "ov.qcow2", "d.qcow2")
 
 
+def test_snapshots_with_a_machine_state_come_back():
+    context.requires("qemu-system-i386")
+    with Twins() as t:
+        vm = "qemu-system-i386 -accel tcg -nodefaults -display none -S -m 4 -monitor stdio -drive file=v.qcow2,format=qcow2"
+        t.setup("qemu-img create -q -f qcow2 -o cluster_size=4k v.qcow2 8M", "qemu-io -c 'write -P 1 1M 1M' v.qcow2",
+                f"printf 'savevm one\\nquit\\n' | {vm}", "qemu-io -c 'write -P 2 1500k 1M' v.qcow2",
+                "qemu-img resize -q v.qcow2 10M", "qemu-io -c 'write -P 3 9M 1M' v.qcow2", "qemu-img snapshot -c two v.qcow2")
+        t.both("snapshot -l v.qcow2")
+        t.both("info --output=json v.qcow2")
+        for step in ("-a one", "-a two", "-a one"):
+            t.both(f"snapshot {step} v.qcow2")
+            t.same_disk("v.qcow2")
+            t.both("info --output=json v.qcow2")
+        # the state that we left in place is one that a machine can be loaded from
+        p = subprocess.run(f"printf 'loadvm one\\ninfo status\\nquit\\n' | {vm}", shell=True, cwd=t.ours, capture_output=True,
+                           text=True, timeout=60)
+        assert "Error" not in p.stdout and "Error" not in p.stderr, p.stdout + p.stderr
+        t.both("snapshot -d one v.qcow2")
+        t.both("snapshot -d two v.qcow2")
+        t.both("snapshot -d nope v.qcow2", 1, output=False)
+        t.same_disk("v.qcow2")
+
+
 def test_dd_copies_a_part():
     with Twins() as t:
         t.setup(*OVERLAY)

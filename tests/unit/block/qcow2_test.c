@@ -8,6 +8,7 @@
 #include "tests/unit/block/tools.h"
 #include <fcntl.h>
 #include <setjmp.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -179,6 +180,101 @@ static void random_operations_match_a_disk_in_memory(void **state)
 	image_close(img);
 	free(model);
 	free(base_model);
+}
+
+/* The noise of checks and warnings on images that were damaged on purpose is of no interest. */
+static int mute(void)
+{
+	int keep = dup(2), null = open("/dev/null", O_WRONLY);
+	dup2(null, 2);
+	close(null);
+	return keep;
+}
+
+static void unmute(int keep)
+{
+	dup2(keep, 2);
+	close(keep);
+}
+
+/* Tables are thrown out and read back all the time. */
+static void small_caches_lose_nothing(void **state)
+{
+	static const char *const kinds[] = {"cluster_size=512", "cluster_size=512,refcount_bits=64",
+					    "cluster_size=16k,extended_l2=on"};
+	uint8_t *model = calloc(1, SIZE);
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+		struct error err = ERROR_INIT;
+		struct opts o;
+		unlink("k.qcow2");
+		make("k.qcow2", SIZE, kinds[k]);
+		memset(model, 0, SIZE);
+		opts_parse(&o, "l2-cache-size=1k,refcount-cache-size=1k", NULL, NULL);
+		struct image *img =
+			image_open("k.qcow2", "qcow2",
+				   IMAGE_WRITABLE | IMAGE_NO_FLUSH | IMAGE_DISCARD, &o, &err);
+		if (!img)
+			fail_msg("%s", err.text);
+		assert_int_equal(opts_check_unused(&o, "test", NULL, &err), 0);
+		struct qcow2 *q = img->state;
+		for (int i = 0; i < 20; i++) {
+			random_steps(img, model, SIZE, 15);
+			assert_true(q->l2_cache.count <= q->l2_cache.max);
+			assert_true(q->rb_cache.count <= q->rb_cache.max);
+		}
+		assert_true(q->l2_cache.max <= 8 && q->rb_cache.max <= 8);
+		assert_same(img, model, SIZE);
+		image_close(img);
+		opts_free(&o);
+		assert_sound("k.qcow2");
+	}
+	struct opts o;
+	struct error err = ERROR_INIT;
+	opts_parse(&o, "cache-size=1M,l2-cache-size=2M", NULL, NULL);
+	assert_null(image_open("k.qcow2", "qcow2", 0, &o, &err));
+	assert_non_null(strstr(err.text, "cache-size"));
+	opts_free(&o);
+	free(model);
+}
+
+/* Millions of L1 entries that lead to one L2 table, and thousands of snapshots with one L1 table:
+ * it is found out, quickly. */
+static void a_table_that_is_entered_a_million_times_is_read_once(void **state)
+{
+	struct error err = ERROR_INIT;
+	struct image_check r;
+	uint8_t head[H_FULL_LENGTH], entry[8];
+	make("e.qcow2", UINT64_C(32) << 30, "cluster_size=512");
+	struct image *img = open_or_fail("e.qcow2", IMAGE_WRITABLE);
+	assert_int_equal(image_pwrite(img, "x", 1, 0), 0);
+	image_close(img);
+	int fd = open("e.qcow2", O_RDWR);
+	assert_int_equal(pread_full(fd, head, sizeof(head), 0), 0);
+	uint32_t entries = load_be32(head + H_L1_SIZE);
+	uint64_t l1 = load_be64(head + H_L1_OFFSET);
+	assert_int_equal(pread_full(fd, entry, 8, l1), 0);
+	uint8_t *table = malloc((size_t)entries * 8);
+	for (uint32_t i = 0; i < entries; i++)
+		memcpy(table + (size_t)i * 8, entry, 8);
+	assert_int_equal(pwrite_full(fd, table, (size_t)entries * 8, l1), 0);
+	free(table);
+	close(fd);
+	assert_true(entries > 1000000);
+	struct timespec a, b;
+	int keep = mute();
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+	img = open_or_fail("e.qcow2", IMAGE_CHECK | IMAGE_NO_BACKING);
+	assert_int_equal(image_run_check(img, 0, &r, &err), 0);
+	image_close(img);
+	img = open_or_fail("e.qcow2", IMAGE_WRITABLE);
+	int rc = img->driver->snapshot_create(img, "s", &err);
+	image_close(img);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+	unmute(keep);
+	assert_true(r.corruptions > 0);
+	assert_int_not_equal(rc, 0);
+	assert_true(b.tv_sec - a.tv_sec < 10);
+	unlink("e.qcow2");
 }
 
 static void snapshots_keep_and_bring_back_contents(void **state)
@@ -378,21 +474,6 @@ static void threads_write_compressed_clusters(void **state)
 		assert_sound("z.qcow2");
 	}
 	free(packed_model);
-}
-
-/* The noise of checks and warnings on images that were damaged on purpose is of no interest. */
-static int mute(void)
-{
-	int keep = dup(2), null = open("/dev/null", O_WRONLY);
-	dup2(null, 2);
-	close(null);
-	return keep;
-}
-
-static void unmute(int keep)
-{
-	dup2(keep, 2);
-	close(keep);
 }
 
 static void copy_file(const char *from, const char *to)
@@ -653,6 +734,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_operations_match_a_disk_in_memory),
+		cmocka_unit_test(small_caches_lose_nothing),
+		cmocka_unit_test(a_table_that_is_entered_a_million_times_is_read_once),
 		cmocka_unit_test(snapshots_keep_and_bring_back_contents),
 		cmocka_unit_test(resizing_keeps_contents_and_shows_zeroes),
 		cmocka_unit_test(threads_share_clusters_without_losing_writes),
