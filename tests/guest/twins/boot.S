@@ -193,7 +193,7 @@ common:
 	movl	12(%esp), %ecx
 	sysexit
 
-/* user_call(function): calls it at CPL 3 with IOPL 3. */
+/* user_call(function): calls it at CPL 3 with user_flags. */
 	.globl	user_call
 user_call:
 	movl	4(%esp), %eax
@@ -201,7 +201,8 @@ user_call:
 	movl	%esp, user_call_esp
 	leal	-64(%esp), %ecx
 	pushfl
-	orl	$0x3000, (%esp)
+	movl	user_flags, %edx
+	orl	%edx, (%esp)
 	testl	$1 << FACT_IRET, left_out_mask
 	jnz	1f
 	popl	%edx

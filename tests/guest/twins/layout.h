@@ -39,6 +39,7 @@
 #define FACT_WINDOW 17	    /* an interrupt is taken between two instructions that do not leave KVM */
 #define FACT_CONTROL 18	    /* checks of what is written to control registers */
 #define FACT_APIC_ISR 19     /* the local APIC shows and honours interrupts in service */
+#define FACT_FERR 20     /* IRQ13 for the coprocessor: QEMU 7.2 ends in an assertion */
 
 #if defined(REAL_MODE) || defined(UNREAL_MODE)
 #define REAL 1

@@ -275,7 +275,12 @@ void guest_main(void)
 {
 	for (unsigned v = 0x20; v < 0x30; v++)
 		on_vector(v, take);
-	outb(0x43, 0x30); /* the timer's IRQ0 is down */
+	/* The timer's IRQ0 comes once and then no more. */
+	outb(0x43, 0x30);
+	pic_init(0xFFFF);
+	outb(0x40, 1);
+	outb(0x40, 0);
+	WAIT(read_irr(MASTER) & 1);
 	masks_and_requests();
 	in_service();
 	rotation();

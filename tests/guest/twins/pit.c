@@ -111,8 +111,12 @@ static void on_tick(struct frame *f)
 /* Channel 0 at rest with its output high, and no edge left in the 8259. */
 static void stop(void)
 {
+	outb(0x43, 0x30);
+	pic_init(0xFFFF);
 	program(0, 0, 10);
-	delay_ms(3);
+	outb(0x20, 0x0A);
+	WAIT(inb(0x20) & 1);
+	delay_ms(1);
 	pic_init(0xFFFE);
 }
 

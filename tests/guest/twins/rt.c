@@ -117,7 +117,7 @@ void guest_end(void)
 #ifndef REAL
 uint64_t idt[256];
 struct tss tss;
-uint32_t user_call_esp;
+uint32_t user_call_esp, user_flags = 0x3000;
 void user_return(void);
 #endif
 

@@ -169,8 +169,9 @@ void delay_ms(uint32_t ms);
 void pic_init(uint16_t mask);
 
 #ifndef REAL
-/* Calls a function at CPL 3, with the right to use ports. */
+/* Calls a function at CPL 3; user_flags are its EFLAGS: IOPL 3 unless a guest says otherwise. */
 void user_call(void (*function)(void));
+extern uint32_t user_flags;
 struct tss {
 	uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs, ss, ds, fs,
 		gs, ldt;
