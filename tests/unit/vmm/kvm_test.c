@@ -21,6 +21,7 @@
 
 enum {
 	PORT_DONE = 0xf4,
+	PORT_SHADOW = 0xf5,
 	PORT_DATA = 0x300,
 	CODE = 0x1000,
 	MMIO = 0xa0000,
@@ -38,6 +39,7 @@ struct rig {
 	struct engine *e;
 	struct cpu_model model;
 	struct mem_region *ram, *rom, *lfb;
+	struct mem_mapping *shadow;
 	bool done;
 	uint32_t done_value;
 	int done_cpu;
@@ -546,6 +548,148 @@ static void closed_a20_gate_wraps_the_second_megabyte(void **state)
 	}
 }
 
+/* CPUID's hypervisor leaves: KVM's signature, and of its features only the clock and the I/O delay. */
+static void guest_sees_kvm_and_the_features_that_a_reset_ends(void **state)
+{
+	static const uint8_t code[] = {
+		0x66, 0xb8, 0x00, 0x00, 0x00, 0x40, /* mov eax, 0x40000000 */
+		0x0f, 0xa2,                         /* cpuid */
+		0x66, 0xa3, 0x00, 0x50,             /* mov [0x5000], eax */
+		0x66, 0x89, 0x1e, 0x04, 0x50,       /* mov [0x5004], ebx */
+		0x66, 0xb8, 0x01, 0x00, 0x00, 0x40, /* mov eax, 0x40000001 */
+		0x0f, 0xa2,                         /* cpuid */
+		0x66, 0xa3, 0x08, 0x50,             /* mov [0x5008], eax */
+		0xe6, 0xf4, 0xf4,                   /* out 0xf4, al; hlt */
+	};
+	enum { CLOCK = 1 << 0, NO_IO_DELAY = 1 << 1, CLOCK2 = 1 << 3, STABLE = 1 << 24 };
+	struct rig *r = new_rig(1, false);
+
+	load(r, CODE, code, sizeof(code));
+	begin(r, 1);
+	wait_done(r);
+	assert_true(r->done);
+	assert_int_equal(load_le32(r->ram->host + 0x5000), 0x40000001);
+	assert_memory_equal(r->ram->host + 0x5004, "KVMK", 4);
+	assert_int_equal(load_le32(r->ram->host + 0x5008) &
+				 ~(uint32_t)(CLOCK | NO_IO_DELAY | CLOCK2 | STABLE),
+			 0);
+	free_rig(r);
+}
+
+/* The page that the guest gave to the clock is not written any more after a reset. */
+static void reset_ends_the_paravirtual_clock(void **state)
+{
+	static const uint8_t code[] = {
+		0x66, 0xb9, 0x01, 0x4d, 0x56, 0x4b, /* mov ecx, 0x4b564d01 */
+		0x66, 0xb8, 0x01, 0x50, 0x00, 0x00, /* mov eax, 0x5001: there, enabled */
+		0x66, 0x31, 0xd2,                   /* xor edx, edx */
+		0x0f, 0x30,                         /* wrmsr */
+		0xe6, 0xf4, 0xeb, 0xfe,             /* out 0xf4, al; jmp $ */
+	};
+	struct rig *r = new_rig(1, false);
+	struct error err = ERROR_INIT;
+
+	load(r, CODE, code, sizeof(code));
+	begin(r, 1);
+	wait_done(r);
+	assert_true(r->done);
+	pause_guest(r);
+	assert_int_equal(state_of(r, 0).kvm_system_time, 0x5001);
+	struct cpu_state s = start_state(true);
+	assert_int_equal(r->e->ops->set_state(r->e, 0, &s, &err), 0);
+	assert_int_equal(state_of(r, 0).kvm_system_time, 0);
+	free_rig(r);
+}
+
+static unsigned slots_of(struct rig *r)
+{
+	struct strbuf text = STRBUF_INIT;
+	unsigned slots = 0;
+
+	r->e->ops->describe(r->e, &text);
+	const char *at = strstr(strbuf_str(&text), " memory slots");
+	while (at && at[-1] >= '0' && at[-1] <= '9')
+		at--;
+	if (at)
+		slots = (unsigned)strtoul(at, NULL, 10);
+	strbuf_free(&text);
+	return slots;
+}
+
+/* Construction and reset change the view often: the kernel hears of the outcome alone. */
+static void slots_follow_the_view_when_the_guest_goes_on(void **state)
+{
+	static const uint8_t code[] = {0xe6, 0xf4, 0xeb, 0xfe}; /* out 0xf4, al; jmp $ */
+	struct rig *r = new_rig(1, false);
+
+	load(r, CODE, code, sizeof(code));
+	assert_int_equal(slots_of(r), 0);
+	begin(r, 1);
+	wait_done(r);
+	unsigned running = slots_of(r);
+	assert_true(running >= 4);
+	loop_lock(r->loop);
+	r->e->ops->pause(r->e);
+	struct mem_mapping *more = mem_map(r->mem, r->lfb, 0, 16 * MIB, r->lfb->size, MEM_PRIO_PCI);
+	mem_mapping_set(more, 16 * MIB, MEM_RW);
+	assert_int_equal(slots_of(r), running);
+	r->e->ops->resume(r->e);
+	assert_int_equal(slots_of(r), running + 1);
+	loop_unlock(r->loop);
+	free_rig(r);
+}
+
+static void switch_shadow(void *opaque, uint16_t port, unsigned size, uint32_t value)
+{
+	struct rig *r = opaque;
+
+	mem_mapping_set(r->shadow, ROM, value & 1 ? MEM_RW : 0);
+	if (value == 0xff)
+		port_write(r, PORT_DONE, size, value);
+}
+
+static const struct io_ops shadow_port = {.write = switch_shadow};
+
+/*
+ * One CPU maps RAM over ROM and away again, 255 times, while the other one runs in that ROM. The
+ * RAM holds the same code; were the other CPU not kept out meanwhile, it would meet a hole.
+ */
+static void code_runs_on_while_another_cpu_switches_its_memory(void **state)
+{
+	static const uint8_t boot[] = {
+		0x30, 0xc0,                               /* xor al, al */
+		0xfe, 0xc0, 0xe6, 0xf5, 0x3c, 0xff, 0x75, /* 1: inc al; out 0xf5, al; cmp al, 255 */
+		0xf8, 0xeb, 0xfe,                         /* jne 1b; jmp $ */
+	};
+	static const uint8_t enter[] = {0xea, 0x00, 0x00, 0x00, 0xc0}; /* jmp 0xc000:0 */
+	/* 1: mov [ds:0x5000], ax; inc ax; jmp 1b: ds is 0. */
+	static const uint8_t spin[] = {0xa3, 0x00, 0x50, 0x40, 0xeb, 0xfa};
+	struct rig *r = new_rig(2, false);
+	struct error err = ERROR_INIT;
+
+	iobus_add(r->io, "shadow", PORT_SHADOW, 1, &shadow_port, r);
+	struct mem_region *ram = mem_region_new_ram(r->mem, "shadow", 4096, &err);
+	r->shadow = mem_map(r->mem, ram, 0, ROM, 4096, MEM_PRIO_PAM);
+	memcpy(ram->host, spin, sizeof(spin));
+	memcpy(r->rom->host, spin, sizeof(spin));
+	load(r, CODE, boot, sizeof(boot));
+	load(r, 0x8000, enter, sizeof(enter));
+	begin(r, 2);
+	loop_lock(r->loop);
+	r->e->ops->init(r->e, 1);
+	r->e->ops->sipi(r->e, 1, 0x08);
+	loop_unlock(r->loop);
+	wait_done(r);
+	pause_guest(r);
+	assert_true(r->done);
+	assert_false(r->internal_error);
+	assert_false(r->triple_fault);
+	struct cpu_state s = state_of(r, 1);
+	assert_int_equal(s.activity, CPU_RUNNING);
+	assert_true(s.seg[S_CS].base == ROM || s.seg[S_CS].base == 0x8000);
+	free_rig(r);
+}
+
 /* The kernel's chips: a masked PIC's register keeps what is written until they are reset. */
 static void kernel_chips_go_back_to_power_on(void **state)
 {
@@ -629,6 +773,10 @@ int main(void)
 		cmocka_unit_test(interrupt_waits_for_the_window),
 		cmocka_unit_test(application_processor_starts_by_sipi),
 		cmocka_unit_test(closed_a20_gate_wraps_the_second_megabyte),
+		cmocka_unit_test(guest_sees_kvm_and_the_features_that_a_reset_ends),
+		cmocka_unit_test(reset_ends_the_paravirtual_clock),
+		cmocka_unit_test(slots_follow_the_view_when_the_guest_goes_on),
+		cmocka_unit_test(code_runs_on_while_another_cpu_switches_its_memory),
 		cmocka_unit_test(kernel_chips_go_back_to_power_on),
 		cmocka_unit_test(kernel_timer_wakes_a_halted_cpu),
 	};
