@@ -385,6 +385,13 @@ void mem_dirty_mark(struct mem_region *region, uint64_t offset, uint64_t len)
 	}
 }
 
+static void sync_dirty(struct memory *mem, struct mem_region *region)
+{
+	for (struct mem_listener *l = mem->listeners; l; l = l->next)
+		if (l->dirty_sync)
+			l->dirty_sync(l->opaque, region);
+}
+
 bool mem_dirty_fetch(struct memory *mem, struct mem_region *region, uint64_t first_page,
 		     uint64_t pages, uint64_t *bitmap)
 {
@@ -393,9 +400,7 @@ bool mem_dirty_fetch(struct memory *mem, struct mem_region *region, uint64_t fir
 	memset(bitmap, 0, div_round_up(pages, 64) * sizeof(*bitmap));
 	if (!region->dirty || !range_in(first_page, pages, region->size / GUEST_PAGE_SIZE))
 		return false;
-	for (struct mem_listener *l = mem->listeners; l; l = l->next)
-		if (l->dirty_sync)
-			l->dirty_sync(l->opaque, region);
+	sync_dirty(mem, region);
 	for (uint64_t i = 0; i < pages; i++) {
 		uint64_t page = first_page + i;
 		uint64_t *word = &region->dirty[page / 64], bit = UINT64_C(1) << page % 64;
@@ -529,6 +534,9 @@ bool mem_read(struct memory *mem, uint64_t gpa, void *buf, size_t len)
 		} else if (r->rd->host) {
 			memcpy(p, r->rd->host + offset, part);
 		} else {
+			/* Writes that an engine still holds back come first. */
+			if (r->rd->ops->coalesce)
+				sync_dirty(mem, r->rd);
 			part = mmio_unit(offset, part);
 			store_le(p, region_read(r->rd, offset, (unsigned)part), (unsigned)part);
 		}

@@ -77,8 +77,9 @@ struct mem_range {
  * TLBs, KVM updates its slots. */
 struct mem_listener {
 	void (*view_changed)(void *opaque);
-	/* The dirty bits of a region are about to be collected: add what the engine knows
-	 * (KVM_GET_DIRTY_LOG). May be NULL. */
+	/* The dirty bits of a region are about to be collected, or a region with coalesced writes is
+	 * read: add what the engine knows (KVM_GET_DIRTY_LOG), hand over writes it holds back. May
+	 * be NULL. */
 	void (*dirty_sync)(void *opaque, struct mem_region *region);
 	/* The dirty bits of a region were cleared: the next write to each page must be seen again.
 	 * May be NULL. */

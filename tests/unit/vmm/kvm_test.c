@@ -395,6 +395,37 @@ static void mmio_writes_arrive_in_order_before_the_next_port_access(void **state
 	free_rig(r);
 }
 
+/* A guest that never leaves KVM_RUN again: what it wrote to a device may still stand in the queue. */
+static void queued_writes_arrive_before_the_monitor_reads(void **state)
+{
+	static const uint8_t code[] = {
+		0xe6, 0xf4,                   /* out 0xf4, al */
+		0xb8, 0x00, 0xa0,             /* mov ax, 0xa000 */
+		0x8e, 0xd8,                   /* mov ds, ax */
+		0xc6, 0x06, 0x00, 0x00, 0x07, /* mov byte [0], 7 */
+		0x2e, 0xc6, 0x06, 0x00, 0x50, /* mov byte [cs:0x5000], 1 */
+		0x01, 0xeb, 0xfe,             /* jmp $ */
+	};
+	struct rig *r = new_rig(1, false);
+	uint8_t byte;
+
+	load(r, CODE, code, sizeof(code));
+	begin(r, 1);
+	wait_done(r);
+	for (int i = 0; i < 500; i++) {
+		if (__atomic_load_n(&r->ram->host[0x5000], __ATOMIC_ACQUIRE))
+			break;
+		usleep(10000);
+	}
+	assert_int_equal(r->ram->host[0x5000], 1);
+	loop_lock(r->loop);
+	mem_read(r->mem, MMIO, &byte, 1);
+	assert_int_equal(r->mmio_count, 1);
+	assert_int_equal(r->mmio_log[0], 7);
+	loop_unlock(r->loop);
+	free_rig(r);
+}
+
 static void dirty_pages_are_those_written(void **state)
 {
 	static const uint8_t code[] = {
@@ -767,6 +798,7 @@ int main(void)
 		cmocka_unit_test(state_survives_a_round_trip),
 		cmocka_unit_test(writes_to_rom_are_dropped_and_behind_a_shadow_reach_ram),
 		cmocka_unit_test(mmio_writes_arrive_in_order_before_the_next_port_access),
+		cmocka_unit_test(queued_writes_arrive_before_the_monitor_reads),
 		cmocka_unit_test(dirty_pages_are_those_written),
 		cmocka_unit_test(triple_fault_is_reported),
 		cmocka_unit_test(interrupt_wakes_a_halted_cpu),
