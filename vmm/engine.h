@@ -3,9 +3,9 @@
  * The CPU engine contract: what runs the guest's instructions. Two implementations: KVM (kvm*.c)
  * and the software CPU (soft.c, on top of cpu/). Nothing outside those files knows which one runs.
  *
- * Life: engine_new(), then for each CPU vcpu_reset(), then engine_start() once; the vCPU threads
- * belong to the engine. The machine pauses and resumes them. A vCPU's state may be read or set only
- * while the vCPUs are paused.
+ * Life: engine_new_...(), then set_state() for each CPU, then start() once; the vCPU threads belong
+ * to the engine. The machine pauses and resumes them. A vCPU's state may be read or set only while
+ * the vCPUs are paused.
  *
  * Thread rules: "lock held" is the machine lock of the loop. kick, set_intr, nmi, init and sipi may
  * be called from any thread with the lock held.
@@ -84,7 +84,8 @@ struct engine_ops {
 			 struct error *err);
 	/*
 	 * In-kernel interrupt chips, NULL or unused without them: the level of ISA IRQ / GSI `gsi`
-	 * at the chips, and the state of chips and PIT put back to power-on.
+	 * at the chips, and the state of chips, their input lines and PIT put back to power-on
+	 * (after the devices were reset, before set_state() for the CPUs).
 	 */
 	bool (*has_irqchip)(struct engine *e);
 	void (*irqchip_set_gsi)(void *engine, int gsi,
