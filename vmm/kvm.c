@@ -290,11 +290,10 @@ static int start(struct engine *e, struct error *err)
 	return rc ? error_errno(err, rc, "cannot start a vCPU thread") : 0;
 }
 
-static void pause_all(struct engine *e)
+static void hold_all(struct engine *e)
 {
 	struct kvm_engine *k = self(e);
 
-	loop_unlock(e->config.loop);
 	pthread_mutex_lock(&k->mutex);
 	k->paused = true;
 	for (unsigned i = 0; i < k->cpus; i++) {
@@ -302,6 +301,16 @@ static void pause_all(struct engine *e)
 		if (v->has_thread && !v->waiting)
 			kick(v);
 	}
+	pthread_mutex_unlock(&k->mutex);
+}
+
+static void pause_all(struct engine *e)
+{
+	struct kvm_engine *k = self(e);
+
+	hold_all(e);
+	loop_unlock(e->config.loop);
+	pthread_mutex_lock(&k->mutex);
 	for (unsigned i = 0; i < k->cpus; i++)
 		while (k->vcpu[i].has_thread && !k->vcpu[i].waiting)
 			pthread_cond_wait(&k->quiet, &k->mutex);
@@ -509,6 +518,7 @@ static const struct engine_ops kvm_ops = {
 	.name = "kvm",
 	.free = free_engine,
 	.start = start,
+	.hold = hold_all,
 	.pause = pause_all,
 	.resume = resume_all,
 	.set_intr = set_intr,

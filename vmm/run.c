@@ -6,6 +6,7 @@
  * and the loop carries it out with all vCPUs paused. The virtual clock runs only while the vCPUs
  * do.
  */
+#include "core/current_cpu.h"
 #include "core/state.h"
 #include "devices/piix4_pm.h"
 #include "lib/clock.h"
@@ -216,18 +217,26 @@ static void serve_requests(void *opaque)
 	}
 }
 
+/* The loop will carry a request out. When a guest's access asked for it, what follows that access must not run. */
+static void schedule_request(struct machine *m)
+{
+	if (current_cpu >= 0 && m->state == RUN_RUNNING)
+		m->engine->ops->hold(m->engine);
+	loop_call_schedule(m->loop, &m->request);
+}
+
 void machine_request_reset(struct machine *m, enum run_cause cause)
 {
 	m->reset_requested = true;
 	m->reset_cause = cause;
-	loop_call_schedule(m->loop, &m->request);
+	schedule_request(m);
 }
 
 void machine_request_shutdown(struct machine *m, enum run_cause cause)
 {
 	m->shutdown_requested = true;
 	m->shutdown_cause = cause;
-	loop_call_schedule(m->loop, &m->request);
+	schedule_request(m);
 }
 
 void machine_request_quit(struct machine *m, int status, enum run_cause cause)
@@ -235,7 +244,7 @@ void machine_request_quit(struct machine *m, int status, enum run_cause cause)
 	m->quit_requested = true;
 	m->exit_status = status;
 	m->shutdown_cause = cause;
-	loop_call_schedule(m->loop, &m->request);
+	schedule_request(m);
 }
 
 static void device_reset_request(void *opaque)

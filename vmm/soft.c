@@ -250,16 +250,22 @@ static void stop_time(struct soft_engine *s)
 	atomic_store(&s->time_stands, true);
 }
 
-static void soft_pause(struct engine *e)
+static void soft_hold(struct engine *e)
 {
 	struct soft_engine *s = self(e);
 	pthread_mutex_lock(&s->mutex);
 	s->pause = true;
 	pthread_cond_signal(&s->wake);
 	pthread_mutex_unlock(&s->mutex);
+	kick_all(s);
+}
+
+static void soft_pause(struct engine *e)
+{
+	struct soft_engine *s = self(e);
+	soft_hold(e);
 	if (!s->thread_started)
 		return;
-	kick_all(s);
 	/* The thread may need the machine lock to come to a stop. */
 	loop_unlock(e->config.loop);
 	pthread_mutex_lock(&s->mutex);
@@ -417,6 +423,7 @@ static const struct engine_ops soft_ops = {
 	.name = "soft",
 	.free = soft_free,
 	.start = soft_start,
+	.hold = soft_hold,
 	.pause = soft_pause,
 	.resume = soft_resume,
 	.set_intr = soft_set_intr,
