@@ -4,7 +4,6 @@
 #include "vmm/background.h"
 #include "vmm/machine.h"
 #include "vmm/options.h"
-#include <stdlib.h>
 
 static int run(struct options *o)
 {
@@ -35,12 +34,12 @@ fail:
 int main(int argc, char **argv)
 {
 	struct error err = ERROR_INIT;
-	struct options *o = calloc(1, sizeof(*o));
-	int r = o ? options_parse(o, argc, argv, &err) : -1;
+	static struct options o; /* its strings live as long as the program */
+	int r = options_parse(&o, argc, argv, &err);
 
 	if (r < 0) {
 		report("%s", err.text);
 		return 1;
 	}
-	return r == OPTIONS_DONE ? 0 : run(o);
+	return r == OPTIONS_DONE ? 0 : run(&o);
 }

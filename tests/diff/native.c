@@ -164,7 +164,8 @@ bool native_open(void)
 	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
 	struct sigaction action = {.sa_sigaction = on_signal,
 				   .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-	stack_t stack = {.ss_size = 1 << 16};
+	static uint8_t signal_stack[1 << 16];
+	stack_t stack = {.ss_size = sizeof(signal_stack)};
 	int fd = memfd_create("code", 0);
 	uint8_t *trampoline, *leave;
 	uint32_t exit_at = TRAMPOLINE;
@@ -181,8 +182,8 @@ bool native_open(void)
 	}
 	native_code = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	stack.ss_sp = malloc(stack.ss_size);
-	if (native_code == MAP_FAILED || !stack.ss_sp)
+	stack.ss_sp = signal_stack;
+	if (native_code == MAP_FAILED)
 		return false;
 	/* TRAMPOLINE: jmp *passage->exit, reached in 64-bit mode. */
 	passage->exit = (uint64_t)(uintptr_t)native_exit;

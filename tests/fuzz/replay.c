@@ -6,7 +6,7 @@
  *   NAME_fuzz [--runs N | --times N] [--seed N] [FILE...]
  *   NAME_fuzz --write-seeds DIR
  *
- * --times: so many times as many runs as usual. An input that crashes the program, or keeps it busy
+ * --times: so many times as many runs as usual (with sanitizers a quarter of them is usual). An input that crashes the program, or keeps it busy
  * for HANG_SECONDS, is written to /tmp/minivm-NAME-PID, which is named on stderr.
  */
 #include "lib/log.h"
@@ -267,7 +267,8 @@ int main(int argc, char **argv)
 						{"seed", 1, NULL, 's'},
 						{"write-seeds", 1, NULL, 'w'},
 						{0}};
-	unsigned long runs = fuzz_target.runs;
+	unsigned long usual = fuzz_target.runs / (__sanitizer_set_death_callback ? 4 : 1);
+	unsigned long runs = usual;
 	uint64_t seed = 1;
 	int option, status = 0;
 
@@ -275,7 +276,7 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'r': runs = strtoul(optarg, NULL, 0); break;
-		case 't': runs = fuzz_target.runs * strtoul(optarg, NULL, 0); break;
+		case 't': runs = usual * strtoul(optarg, NULL, 0); break;
 		case 's': seed = strtoull(optarg, NULL, 0); break;
 		case 'w': return write_seeds(optarg);
 		default: return 2;

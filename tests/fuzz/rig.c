@@ -9,13 +9,6 @@
 
 enum { SLOT_DISK = FUZZ_FILES - 4, SLOT_DISK2, SLOT_CD, SLOT_FLOPPY, ROM_SIZE = 64 << 10 };
 
-/* Strings of the command line live until the end of the program (vmm/options.h). */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-	return "leak:options_parse\nleak:place_device\n";
-}
-
 static void write_rom(const char *folder, const char *name, size_t len)
 {
 	uint8_t *rom = xcalloc(1, len);
