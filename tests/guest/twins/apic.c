@@ -27,9 +27,29 @@ static void set_ioapic(uint32_t reg, uint32_t value)
 	write32(0xFEC00010, value);
 }
 
-enum { ID = 0x20, VERSION = 0x30, TPR = 0x80, PPR = 0xA0, EOI = 0xB0, LDR = 0xD0, DFR = 0xE0, SVR = 0xF0, ISR = 0x100, TMR = 0x180, IRR = 0x200,
-       ESR = 0x280, ICR = 0x300, ICR2 = 0x310, LVTT = 0x320, LINT0 = 0x350, LINT1 = 0x360, LVTERR = 0x370, INITIAL = 0x380, CURRENT = 0x390,
-       DIVIDE = 0x3E0 };
+enum {
+	ID = 0x20,
+	VERSION = 0x30,
+	TPR = 0x80,
+	PPR = 0xA0,
+	EOI = 0xB0,
+	LDR = 0xD0,
+	DFR = 0xE0,
+	SVR = 0xF0,
+	ISR = 0x100,
+	TMR = 0x180,
+	IRR = 0x200,
+	ESR = 0x280,
+	ICR = 0x300,
+	ICR2 = 0x310,
+	LVTT = 0x320,
+	LINT0 = 0x350,
+	LINT1 = 0x360,
+	LVTERR = 0x370,
+	INITIAL = 0x380,
+	CURRENT = 0x390,
+	DIVIDE = 0x3E0
+};
 
 static bool bit(uint32_t base, unsigned vector)
 {
@@ -80,8 +100,10 @@ static void self_ipi(uint8_t vector)
 static void registers(void)
 {
 	say("lint0 at reset: %x", lint0_at_reset);
-	say("id %x version %b, %s entries", lapic(ID) >> 24, lapic(VERSION) & 0xF0, (lapic(VERSION) >> 16 & 0xFF) >= 4 ? "5 or more" : "few");
-	say("tpr %x ppr %x ldr %x dfr %x svr %x", lapic(TPR), lapic(PPR), lapic(LDR), lapic(DFR), lapic(SVR));
+	say("id %x version %b, %s entries", lapic(ID) >> 24, lapic(VERSION) & 0xF0,
+	    (lapic(VERSION) >> 16 & 0xFF) >= 4 ? "5 or more" : "few");
+	say("tpr %x ppr %x ldr %x dfr %x svr %x", lapic(TPR), lapic(PPR), lapic(LDR), lapic(DFR),
+	    lapic(SVR));
 	say("lvt: timer %x lint1 %x error %x", lapic(LVTT), lapic(LINT1), lapic(LVTERR));
 	set_lapic(LDR, 0x01FFFFFF);
 	set_lapic(DFR, 0xFFFFFFFF);
@@ -93,7 +115,8 @@ static void registers(void)
 	uint32_t low, high;
 	asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(0x1B));
 	say("apic base %x%x", high, low);
-	say("ioapic: id %x version %x, entry 5 %x %x", ioapic(0) & 0x0F000000, ioapic(1) & 0xFF0000, ioapic(0x10 + 10), ioapic(0x11 + 10));
+	say("ioapic: id %x version %x, entry 5 %x %x", ioapic(0) & 0x0F000000, ioapic(1) & 0xFF0000,
+	    ioapic(0x10 + 10), ioapic(0x11 + 10));
 	set_ioapic(0, 0x07000000);
 	say("ioapic id: %x", ioapic(0));
 	set_ioapic(0, 0);
@@ -114,7 +137,8 @@ static void in_service(void)
 	self_ipi(0x61);
 	let_in();
 	show_taken("only the higher class");
-	say("irr 41 %d 5a %d 61 %d, isr 51 %d 61 %d", bit(IRR, 0x41), bit(IRR, 0x5A), bit(IRR, 0x61), bit(ISR, 0x51), bit(ISR, 0x61));
+	say("irr 41 %d 5a %d 61 %d, isr 51 %d 61 %d", bit(IRR, 0x41), bit(IRR, 0x5A),
+	    bit(IRR, 0x61), bit(ISR, 0x51), bit(ISR, 0x61));
 	set_lapic(EOI, 0);
 	say("one eoi: isr 51 %d 61 %d ppr %x", bit(ISR, 0x51), bit(ISR, 0x61), lapic(PPR));
 	set_lapic(EOI, 0);

@@ -230,6 +230,8 @@ user_return:			/* vector 0x80, at CPL 0 */
 	movw	%ax, %es
 	movl	user_call_esp, %esp
 	movl	$0, user_call_esp
+	pushl	$2
+	popfl
 	popal
 	ret
 #endif

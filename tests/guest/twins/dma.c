@@ -43,7 +43,8 @@ static void say_results(const char *name, unsigned n)
 	uint32_t r[8] = {0};
 	for (unsigned i = 0; i < n && i < 8; i++)
 		r[i] = result();
-	say("%s: %b %b %b %b %b %b %b, then msr %b", name, r[0], r[1], r[2], r[3], r[4], r[5], r[6], inb(MSR) & 0xF0);
+	say("%s: %b %b %b %b %b %b %b, then msr %b", name, r[0], r[1], r[2], r[3], r[4], r[5], r[6],
+	    inb(MSR) & 0xF0);
 }
 
 static void registers(void)
@@ -96,7 +97,8 @@ static void say_dma(const char *name)
 {
 	outb(0x0C, 0);
 	uint8_t a = inb(0x05), b = inb(0x05);
-	say("%s: count %b%b terminal count %b sum %x", name, b, a, inb(0x08) & 4, crc32(0, buffer, sizeof(buffer)));
+	say("%s: count %b%b terminal count %b sum %x", name, b, a, inb(0x08) & 4,
+	    crc32(0, buffer, sizeof(buffer)));
 }
 
 static void rw(uint8_t command, uint8_t c, uint8_t h, uint8_t s, uint8_t eot)

@@ -55,13 +55,14 @@ void guest_main(void)
 		break;
 	case FACT_AAM_FLAGS: {
 		uint32_t flags;
-		asm volatile("movl $0x80, %%eax\n\taad\n\tpushfl\n\tpopl %0" : "=r"(flags) : : "eax", "cc");
+		asm volatile("movl $0x80, %%eax\n\taad\n\tpushfl\n\tpopl %0"
+			     : "=r"(flags)
+			     :
+			     : "eax", "cc");
 		has = flags & 0x80;
 		break;
 	}
-	case FACT_ENTER:
-		asm volatile("enterl $16, $2\n\tleave" : : : "memory");
-		break;
+	case FACT_ENTER: asm volatile("enterl $16, $2\n\tleave" : : : "memory"); break;
 	case FACT_INT:
 		on_vector(0x42, step);
 		asm volatile("int $0x42" : : : "memory");
@@ -73,8 +74,12 @@ void guest_main(void)
 		break;
 	case FACT_STEP_EXACT:
 		on_vector(1, step);
-		asm volatile("movl $3, %%ecx\n\tmovl $0x700, %%edi\n\tpushfl\n\torl $0x100, (%%esp)\n\tpopfl\n\trep stosb\n\tnop\n\t"
-			     "pushfl\n\tandl $~0x100, (%%esp)\n\tpopfl" : : "a"(0) : "memory", "cc", "ecx", "edi");
+		asm volatile("movl $3, %%ecx\n\tmovl $0x700, %%edi\n\tpushfl\n\torl $0x100, "
+			     "(%%esp)\n\tpopfl\n\trep stosb\n\tnop\n\t"
+			     "pushfl\n\tandl $~0x100, (%%esp)\n\tpopfl"
+			     :
+			     : "a"(0)
+			     : "memory", "cc", "ecx", "edi");
 		has = steps == 7;
 		break;
 	case FACT_WINDOW:
@@ -101,20 +106,22 @@ void guest_main(void)
 		break;
 	case FACT_STEP:
 		on_vector(1, step);
-		asm volatile("pushfl\n\torl $0x100, (%%esp)\n\tpopfl\n\tnop\n\tnop" : : : "memory", "cc");
+		asm volatile("pushfl\n\torl $0x100, (%%esp)\n\tpopfl\n\tnop\n\tnop"
+			     :
+			     :
+			     : "memory", "cc");
 		has = stepped;
 		break;
 #ifdef REAL
-	case FACT_RETF32:
-		asm volatile("pushl $0\n\tpushl $1f\n\tlretl\n1:" : : : "memory");
-		break;
+	case FACT_RETF32: asm volatile("pushl $0\n\tpushl $1f\n\tlretl\n1:" : : : "memory"); break;
 #else
 	case FACT_IRET:
 		asm volatile("pushfl\n\tpushl %%cs\n\tpushl $1f\n\tiretl\n1:" : : : "memory");
 		break;
 	case FACT_CALL_GATE:
 		flat_gdt[SEL_FREE / 8] = gate(SEL_CODE, 0, 0x8C00);
-		TRY("movl $1f, %%eax; movw %%ax, %c1; shrl $16, %%eax; movw %%ax, %c1 + 6; lcall %0, $0; 1: popl %%eax; popl %%eax",
+		TRY("movl $1f, %%eax; movw %%ax, %c1; shrl $16, %%eax; movw %%ax, %c1 + 6; lcall "
+		    "%0, $0; 1: popl %%eax; popl %%eax",
 		    "i"(SEL_FREE), "i"(flat_gdt + SEL_FREE / 8));
 		has = caught.vector < 0;
 		break;
@@ -125,7 +132,8 @@ void guest_main(void)
 		other.cs = SEL_CODE;
 		other.ss = other.ds = other.es = other.fs = other.gs = SEL_DATA;
 		other.eflags = 2;
-		TRY("movl %%esp, %0; movl %%ebp, %1; ljmp %2, $0; 1:", "m"(other.esp), "m"(other.ebp), "i"(SEL_FREE));
+		TRY("movl %%esp, %0; movl %%ebp, %1; ljmp %2, $0; 1:", "m"(other.esp),
+		    "m"(other.ebp), "i"(SEL_FREE));
 		has = caught.vector < 0;
 		break;
 	}
@@ -135,8 +143,11 @@ void guest_main(void)
 		break;
 	case FACT_OUTER_RETURN:
 		on_vector(13, at_cpl3);
-		asm volatile("movl %%esp, %%eax\n\tpushl %0\n\tpushl %%eax\n\tpushl %1\n\tpushl $1f\n\tlretl\n1:"
-			     : : "i"(SEL_USER_DATA | 3), "i"(SEL_USER_CODE | 3) : "eax", "memory");
+		asm volatile("movl %%esp, %%eax\n\tpushl %0\n\tpushl %%eax\n\tpushl %1\n\tpushl "
+			     "$1f\n\tlretl\n1:"
+			     :
+			     : "i"(SEL_USER_DATA | 3), "i"(SEL_USER_CODE | 3)
+			     : "eax", "memory");
 		/* At CPL 3 now, without the right to use ports. */
 		asm volatile("cli");
 		has = false;

@@ -42,7 +42,10 @@ static void windows(void)
 	ticks = 0;
 	one_shot();
 	WAIT(inb(0x20) & 1);
-	asm volatile("movl $1f, %0\n\tpushfl\n\torl $0x200, (%%esp)\n\tpopfl\n1:\tnop\n\tcli" : "=m"(from) : : "memory");
+	asm volatile("movl $1f, %0\n\tpushfl\n\torl $0x200, (%%esp)\n\tpopfl\n1:\tnop\n\tcli"
+		     : "=m"(from)
+		     :
+		     : "memory");
 	say("popf: %d at +%x", ticks, at - from);
 }
 

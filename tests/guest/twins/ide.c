@@ -34,7 +34,8 @@ static void say_state(const char *name)
 {
 	uint8_t status = wait_idle();
 	say("%s: status %b error %b", name, status, status & ERR ? inb(BASE + 1) : 0);
-	say("task file, %s: count %b lba %b%b%b drive %b", name, inb(BASE + 2), inb(BASE + 5), inb(BASE + 4), inb(BASE + 3), inb(BASE + 6));
+	say("task file, %s: count %b lba %b%b%b drive %b", name, inb(BASE + 2), inb(BASE + 5),
+	    inb(BASE + 4), inb(BASE + 3), inb(BASE + 6));
 }
 
 static void read_data(uint16_t *to, uint32_t words)
@@ -70,8 +71,9 @@ static void reads(void)
 	setup(0, 0, 0xEC);
 	say_state("identify");
 	read_data(sector, 256);
-	say("identity: chs %d %d %d lba %d capabilities %w multiple %w valid %w", sector[1], sector[3], sector[6],
-	    sector[60] | (uint32_t)sector[61] << 16, sector[49], sector[47], sector[53] & 7);
+	say("identity: chs %d %d %d lba %d capabilities %w multiple %w valid %w", sector[1],
+	    sector[3], sector[6], sector[60] | (uint32_t)sector[61] << 16, sector[49], sector[47],
+	    sector[53] & 7);
 	clear();
 	setup(5, 1, 0x20);
 	say_state("read 1");
@@ -162,14 +164,14 @@ static void errors(void)
 	setup(0, 0, 0xEF);
 	say_state("set features: unknown");
 	setup(0, 0, 0x90);
-	say("diagnostics: status %b error %b %b %b %b %b", wait_idle(), inb(BASE + 1), inb(BASE + 2), inb(BASE + 3), inb(BASE + 4),
-	    inb(BASE + 5));
+	say("diagnostics: status %b error %b %b %b %b %b", wait_idle(), inb(BASE + 1),
+	    inb(BASE + 2), inb(BASE + 3), inb(BASE + 4), inb(BASE + 5));
 	outb(CONTROL, 0x0E);
 	delay_ms(1);
 	outb(CONTROL, 0x0A);
 	delay_ms(5);
-	say("soft reset: status %b error %b %b %b %b %b", wait_idle(), inb(BASE + 1), inb(BASE + 2), inb(BASE + 3), inb(BASE + 4),
-	    inb(BASE + 5));
+	say("soft reset: status %b error %b %b %b %b %b", wait_idle(), inb(BASE + 1), inb(BASE + 2),
+	    inb(BASE + 3), inb(BASE + 4), inb(BASE + 5));
 	outb(BASE + 6, 0xB0);
 	inb(CONTROL);
 	say("no slave: %b", inb(CONTROL));
@@ -252,7 +254,8 @@ static void bus_master(void)
 	outb(COMMAND, 0x09);
 	WAIT(irqs);
 	cli();
-	say("dma read: irqs %d status %b drive %b sum %x", irqs, inb(STATUS) & 7, wait_idle(), crc32(0, target, 1024));
+	say("dma read: irqs %d status %b drive %b sum %x", irqs, inb(STATUS) & 7, wait_idle(),
+	    crc32(0, target, 1024));
 	outb(COMMAND, 0);
 	outb(STATUS, 0x06);
 	say("acknowledged: %b", inb(STATUS) & 7);

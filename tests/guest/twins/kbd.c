@@ -207,7 +207,11 @@ static uint8_t at_1m(void)
 	uint8_t v;
 
 	/* Linear 0x100600: FFFF:0610. */
-	asm volatile("pushw %%fs\n\tmovw $0xFFFF, %%ax\n\tmovw %%ax, %%fs\n\tmovb %%fs:0x610, %%al\n\tpopw %%fs" : "=a"(v) : : "memory");
+	asm volatile("pushw %%fs\n\tmovw $0xFFFF, %%ax\n\tmovw %%ax, %%fs\n\tmovb %%fs:0x610, "
+		     "%%al\n\tpopw %%fs"
+		     : "=a"(v)
+		     :
+		     : "memory");
 	return v;
 }
 #else

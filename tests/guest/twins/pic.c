@@ -22,8 +22,8 @@ static uint8_t read_isr(uint16_t chip)
 
 static void show(const char *name)
 {
-	say("%s: irr %b %b isr %b %b imr %b %b", name, read_irr(MASTER), read_irr(SLAVE), read_isr(MASTER), read_isr(SLAVE),
-	    inb(MASTER + 1), inb(SLAVE + 1));
+	say("%s: irr %b %b isr %b %b imr %b %b", name, read_irr(MASTER), read_irr(SLAVE),
+	    read_isr(MASTER), read_isr(SLAVE), inb(MASTER + 1), inb(SLAVE + 1));
 }
 
 /* A UART's transmitter interrupt (16550A datasheet, IER bit 1): up while enabled and empty, as OUT2 lets it through. */

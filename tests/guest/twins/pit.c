@@ -46,7 +46,8 @@ static void one_mode(unsigned mode)
 	for (unsigned i = 0; i < 50; i++)
 		inb(0x61);
 	uint16_t b = latch(2);
-	if (mode != 1 && mode != 5) /* those begin to count at the gate's edge; what they hold before is not defined */
+	if (mode != 1 &&
+	    mode != 5) /* those begin to count at the gate's edge; what they hold before is not defined */
 		say("mode %d, gate off: %s", mode, a == b ? "stands still" : "counts");
 	gate2(true);
 	for (unsigned i = 0; i < 50; i++)
@@ -55,14 +56,17 @@ static void one_mode(unsigned mode)
 	for (unsigned i = 0; i < 50; i++)
 		inb(0x61);
 	b = latch(2);
-	say("mode %d, gate on: %s status %b", mode, a == b ? "stands still" : "counts", status(2) & 0x7F);
+	say("mode %d, gate on: %s status %b", mode, a == b ? "stands still" : "counts",
+	    status(2) & 0x7F);
 	program(2, mode, 0x4000);
 	gate2(false);
 	gate2(true);
 	bool before = out2();
-	ran_out = mode != 2 && mode < 4 && WAIT_MS(100, out2() != before);
-	say("mode %d: out %d then %s", mode, before, mode == 4 || mode == 5 || mode == 2 ? "a pulse too short to rely on" :
-								     ran_out ? "changes" : "stays");
+	ran_out = mode != 2 && mode < 4 && WAIT_MS(2000, out2() != before);
+	say("mode %d: out %d then %s", mode, before,
+	    mode == 4 || mode == 5 || mode == 2 ? "a pulse too short to rely on"
+	    : ran_out                           ? "changes"
+						: "stays");
 	say("mode %d: port 61h %b", mode, inb(0x61) & 0x0F);
 }
 

@@ -6,15 +6,40 @@
 #include "rt.h"
 
 /* Descriptors of our own, from SEL_FREE on. */
-enum slot { S_LIMITED, S_READ_ONLY, S_EXECUTE_ONLY, S_ABSENT_DATA, S_ABSENT_CODE, S_DOWN, S_CONFORMING, S_LDT, S_GATE, S_GATE3, S_TASK, S_TASK_GATE,
-	    S_ABSENT_GATE, S_USER16, S_BAD_TYPE, S_SMALL_TASK };
+enum slot {
+	S_LIMITED,
+	S_READ_ONLY,
+	S_EXECUTE_ONLY,
+	S_ABSENT_DATA,
+	S_ABSENT_CODE,
+	S_DOWN,
+	S_CONFORMING,
+	S_LDT,
+	S_GATE,
+	S_GATE3,
+	S_TASK,
+	S_TASK_GATE,
+	S_ABSENT_GATE,
+	S_USER16,
+	S_BAD_TYPE,
+	S_SMALL_TASK
+};
 
 static uint16_t selector(unsigned slot)
 {
 	return (uint16_t)(SEL_FREE + 8 * slot);
 }
 
-enum { PRESENT = 0x80, DPL3 = 0x60, CODE = 0x1B, DATA = 0x13, BIG = 0x4000, PAGES = 0x8000, ACCESS_LDT = 0x82, ACCESS_TSS = 0x89 };
+enum {
+	PRESENT = 0x80,
+	DPL3 = 0x60,
+	CODE = 0x1B,
+	DATA = 0x13,
+	BIG = 0x4000,
+	PAGES = 0x8000,
+	ACCESS_LDT = 0x82,
+	ACCESS_TSS = 0x89
+};
 
 static uint64_t local[4];
 static struct tss task;
@@ -45,11 +70,11 @@ static void descriptors(void)
 	local[2] = descriptor(0, 0xFFFF, DATA | BIG);
 }
 
-#define WITH_SELECTOR(name, slot, instructions)                                                                       \
-	do {                                                                                                          \
-		uint32_t with = selector(slot);                                                                       \
-		TRY("movl %0, %%eax; " instructions, "m"(with));                                                      \
-		say_caught(name);                                                                                     \
+#define WITH_SELECTOR(name, slot, instructions)                                                    \
+	do {                                                                                       \
+		uint32_t with = selector(slot);                                                    \
+		TRY("movl %0, %%eax; " instructions, "m"(with));                                   \
+		say_caught(name);                                                                  \
 	} while (0)
 
 static void loads(void)
@@ -71,11 +96,14 @@ static void loads(void)
 	WITH_SELECTOR("load: code as stack", S_CONFORMING, "movw %%ax, %%ss");
 	WITH_SELECTOR("load: wrong type", S_BAD_TYPE, "movw %%ax, %%gs");
 	WITH_SELECTOR("load: stack with rpl 3", S_LIMITED, "orl $3, %%eax; movw %%ax, %%ss");
-	WITH_SELECTOR("load: data with rpl 3", S_LIMITED, "orl $3, %%eax; movw %%ax, %%fs; xorl %%eax, %%eax; movw %%ax, %%fs");
+	WITH_SELECTOR("load: data with rpl 3", S_LIMITED,
+		      "orl $3, %%eax; movw %%ax, %%fs; xorl %%eax, %%eax; movw %%ax, %%fs");
 	WITH_SELECTOR("load: lldt of data", S_LIMITED, "lldt %%ax");
 	TRY("movl $0xC, %%eax; movw %%ax, %%fs");
 	say_caught("load: from no ldt");
-	WITH_SELECTOR("load: lldt", S_LDT, "lldt %%ax; movl $0xC, %%eax; movw %%ax, %%fs; movl $0x14, %%eax; movw %%ax, %%fs");
+	WITH_SELECTOR(
+		"load: lldt", S_LDT,
+		"lldt %%ax; movl $0xC, %%eax; movw %%ax, %%fs; movl $0x14, %%eax; movw %%ax, %%fs");
 	TRY("movl $0x24, %%eax; movw %%ax, %%fs");
 	say_caught("load: behind the ldt");
 	TRY("xorl %%eax, %%eax; lldt %%ax; movw %%ax, %%fs");
@@ -97,7 +125,8 @@ static void loads(void)
 
 static void accesses(void)
 {
-	WITH_SELECTOR("access: write to read-only", S_READ_ONLY, "movw %%ax, %%fs; movl %%fs:8, %%ebx; movl %%ebx, %%fs:8");
+	WITH_SELECTOR("access: write to read-only", S_READ_ONLY,
+		      "movw %%ax, %%fs; movl %%fs:8, %%ebx; movl %%ebx, %%fs:8");
 	TRY("movl %%eax, %%cs:0x600");
 	say_caught("access: write to code");
 	if (left_out(FACT_LIMITS, "limit"))
@@ -106,9 +135,12 @@ static void accesses(void)
 	WITH_SELECTOR("limit: word over it", S_LIMITED, "movw %%ax, %%fs; movw %%fs:0xFF, %%ax");
 	WITH_SELECTOR("limit: dword over it", S_LIMITED, "movw %%ax, %%fs; movl %%eax, %%fs:0xFD");
 	WITH_SELECTOR("limit: behind it", S_LIMITED, "movw %%ax, %%fs; movl %%fs:0x100, %%eax");
-	WITH_SELECTOR("limit: expand-down, inside", S_DOWN, "movw %%ax, %%fs; movl %%fs:0x100, %%eax");
-	WITH_SELECTOR("limit: expand-down, below", S_DOWN, "movw %%ax, %%fs; movl %%fs:0xFC, %%eax");
-	WITH_SELECTOR("limit: expand-down, top", S_DOWN, "movw %%ax, %%fs; movl %%fs:0xFFFFFFFC, %%eax");
+	WITH_SELECTOR("limit: expand-down, inside", S_DOWN,
+		      "movw %%ax, %%fs; movl %%fs:0x100, %%eax");
+	WITH_SELECTOR("limit: expand-down, below", S_DOWN,
+		      "movw %%ax, %%fs; movl %%fs:0xFC, %%eax");
+	WITH_SELECTOR("limit: expand-down, top", S_DOWN,
+		      "movw %%ax, %%fs; movl %%fs:0xFFFFFFFC, %%eax");
 	TRY("xorl %%eax, %%eax; movw %%ax, %%fs");
 }
 
@@ -209,7 +241,7 @@ static void privileges(void)
 {
 	for (unsigned i = 0; i < sizeof(user_tss.io_map); i++)
 		user_tss.io_map[i] = 0xFF;
-	user_tss.io_map[0x402 / 8] &= (uint8_t)~(1 << (0x402 & 7));
+	user_tss.io_map[0x402 / 8] &= (uint8_t) ~(1 << (0x402 & 7));
 	user_tss.tss.esp0 = INNER_STACK_TOP;
 	user_tss.tss.ss0 = SEL_DATA;
 	user_tss.tss.io_map = sizeof(struct tss);
@@ -238,9 +270,13 @@ static void user_gates(void)
 {
 	uint32_t before, after;
 
-	asm volatile("movl %%esp, %0\n\tpushl $0x1111\n\tpushl $0x2222\n\tlcall %2, $0\n\tmovl %%esp, %1"
-		     : "=&b"(before), "=&S"(after) : "i"(SEL_FREE + 8 * S_GATE3 + 3) : "eax", "ecx", "edx", "memory", "cc");
-	say("gate from user: caller %w sum %x stack %s", gate_cs & 0xFFFF, gate_sum, before == after ? "level" : "uneven");
+	asm volatile(
+		"movl %%esp, %0\n\tpushl $0x1111\n\tpushl $0x2222\n\tlcall %2, $0\n\tmovl %%esp, %1"
+		: "=&b"(before), "=&S"(after)
+		: "i"(SEL_FREE + 8 * S_GATE3 + 3)
+		: "eax", "ecx", "edx", "memory", "cc");
+	say("gate from user: caller %w sum %x stack %s", gate_cs & 0xFFFF, gate_sum,
+	    before == after ? "level" : "uneven");
 	TRY("lcall %0, $0", "i"(SEL_FREE + 8 * S_GATE + 3));
 	say_caught("gate with dpl 0 from user");
 	TRY("lcall %0, $0", "i"(SEL_FREE + 8 * S_ABSENT_GATE + 3));
@@ -254,7 +290,10 @@ static void call_gates(void)
 	define(S_GATE, gate(SEL_CODE, (uint32_t)gate_target, 0x8C00));
 	define(S_GATE3, gate(SEL_CODE, (uint32_t)gate_target, 0xEC02));
 	define(S_ABSENT_GATE, gate(SEL_CODE, (uint32_t)gate_target, 0x6C02));
-	asm volatile("pushl $0x100\n\tpushl $0x200\n\tlcall %0, $0" : : "i"(SEL_FREE + 8 * S_GATE) : "eax", "ecx", "edx", "memory", "cc");
+	asm volatile("pushl $0x100\n\tpushl $0x200\n\tlcall %0, $0"
+		     :
+		     : "i"(SEL_FREE + 8 * S_GATE)
+		     : "eax", "ecx", "edx", "memory", "cc");
 	say("gate: caller %w sum %x", gate_cs & 0xFFFF, gate_sum);
 	user_call(user_gates);
 }
@@ -279,8 +318,10 @@ uint32_t task_saw_ebx, task_saw_flags, task_saw_cr0, task_saw_tr;
 
 static void say_task(const char *name)
 {
-	say("%s: ebx %x flags %x ts %d tr %x link %x busy %x %x", name, task_saw_ebx, task_saw_flags & 0x7F02, task_saw_cr0 >> 3 & 1, task_saw_tr,
-	    task.link & 0xFFFF, (uint32_t)(flat_gdt[SEL_TSS / 8] >> 40 & 0xFF), (uint32_t)(flat_gdt[selector(S_TASK) / 8] >> 40 & 0xFF));
+	say("%s: ebx %x flags %x ts %d tr %x link %x busy %x %x", name, task_saw_ebx,
+	    task_saw_flags & 0x7F02, task_saw_cr0 >> 3 & 1, task_saw_tr, task.link & 0xFFFF,
+	    (uint32_t)(flat_gdt[SEL_TSS / 8] >> 40 & 0xFF),
+	    (uint32_t)(flat_gdt[selector(S_TASK) / 8] >> 40 & 0xFF));
 	task_saw_ebx = task_saw_flags = task_saw_cr0 = task_saw_tr = 0;
 }
 
@@ -333,23 +374,26 @@ static void v86_trap(struct frame *f)
 	v86_cs = f->cs;
 	v86_flags = f->eflags;
 	v86_ax = f->eax;
-	asm volatile("movw %1, %%ax\n\tmovw %%ax, %%fs\n\tmovw %%ax, %%gs\n\tmovl %0, %%esp\n\tpopal\n\tret" : : "m"(v86_return_esp), "i"(SEL_DATA));
+	asm volatile("movw %1, %%ax\n\tmovw %%ax, %%fs\n\tmovw %%ax, %%gs\n\tmovl %0, "
+		     "%%esp\n\tpopal\n\tret"
+		     :
+		     : "m"(v86_return_esp), "i"(SEL_DATA));
 }
 
 asm("	.pushsection .text\n"
     "	.globl	v86_run\n"
-    "v86_run:\n"		/* v86_run(eflags) */
+    "v86_run:\n" /* v86_run(eflags) */
     "	movl	4(%esp), %eax\n"
     "	pushal\n"
     "	movl	%esp, v86_return_esp\n"
-    "	pushl	$0x30\n"	/* GS, FS, DS, ES */
+    "	pushl	$0x30\n" /* GS, FS, DS, ES */
     "	pushl	$0x30\n"
     "	pushl	$0x60\n"
     "	pushl	$0x60\n"
-    "	pushl	$0x2000\n"	/* SS:SP */
+    "	pushl	$0x2000\n" /* SS:SP */
     "	pushl	$0xFFF0\n"
     "	pushl	%eax\n"
-    "	pushl	$0x70\n"	/* CS:IP */
+    "	pushl	$0x70\n" /* CS:IP */
     "	pushl	$0\n"
     "	movl	$0x1234, %eax\n"
     "	iretl\n"
@@ -361,13 +405,14 @@ static void v86_code(const char *name, const uint8_t *code, unsigned size, uint3
 	for (unsigned i = 0; i < 32; i++)
 		((volatile uint8_t *)0x700)[i] = i < size ? code[i] : 0xF4;
 	v86_run(0x20002 | iopl);
-	say("v86, %s: vector %b error %x at %w:%w flags %x ax %x", name, v86_vector, v86_error, v86_cs, v86_ip, v86_flags & 0x2F200, v86_ax);
+	say("v86, %s: vector %b error %x at %w:%w flags %x ax %x", name, v86_vector, v86_error,
+	    v86_cs, v86_ip, v86_flags & 0x2F200, v86_ax);
 }
 
-#define V86(name, iopl, ...)                                                                                          \
-	do {                                                                                                          \
-		static const uint8_t code[] = {__VA_ARGS__};                                                          \
-		v86_code(name, code, sizeof(code), iopl);                                                             \
+#define V86(name, iopl, ...)                                                                       \
+	do {                                                                                       \
+		static const uint8_t code[] = {__VA_ARGS__};                                       \
+		v86_code(name, code, sizeof(code), iopl);                                          \
 	} while (0)
 
 static void virtual_8086(void)
@@ -402,13 +447,21 @@ static void queries(void)
 	if (left_out(FACT_LAR, "query"))
 		return;
 	for (unsigned slot = S_LIMITED; slot <= S_TASK_GATE; slot++) {
-		uint32_t sel = selector(slot), rights = 0, limit = 0, flags_lar, flags_lsl, flags_r, flags_w;
-		asm volatile("lar %2, %0\n\tpushfl\n\tpopl %1" : "+r"(rights), "=r"(flags_lar) : "r"(sel) : "cc");
-		asm volatile("lsl %2, %0\n\tpushfl\n\tpopl %1" : "+r"(limit), "=r"(flags_lsl) : "r"(sel) : "cc");
+		uint32_t sel = selector(slot), rights = 0, limit = 0, flags_lar, flags_lsl, flags_r,
+			 flags_w;
+		asm volatile("lar %2, %0\n\tpushfl\n\tpopl %1"
+			     : "+r"(rights), "=r"(flags_lar)
+			     : "r"(sel)
+			     : "cc");
+		asm volatile("lsl %2, %0\n\tpushfl\n\tpopl %1"
+			     : "+r"(limit), "=r"(flags_lsl)
+			     : "r"(sel)
+			     : "cc");
 		asm volatile("verr %w1\n\tpushfl\n\tpopl %0" : "=r"(flags_r) : "r"(sel) : "cc");
 		asm volatile("verw %w1\n\tpushfl\n\tpopl %0" : "=r"(flags_w) : "r"(sel) : "cc");
-		say("query %d: lar %d %x lsl %d %x verr %d verw %d", slot, flags_lar >> 6 & 1, rights & 0xF0FF00, flags_lsl >> 6 & 1, limit,
-		    flags_r >> 6 & 1, flags_w >> 6 & 1);
+		say("query %d: lar %d %x lsl %d %x verr %d verw %d", slot, flags_lar >> 6 & 1,
+		    rights & 0xF0FF00, flags_lsl >> 6 & 1, limit, flags_r >> 6 & 1,
+		    flags_w >> 6 & 1);
 	}
 	uint32_t a = 0x10, flags;
 	asm volatile("arpl %w2, %w0\n\tpushfl\n\tpopl %1" : "+r"(a), "=r"(flags) : "r"(3) : "cc");
@@ -428,4 +481,6 @@ void guest_main(void)
 	virtual_8086();
 	gate_cs = gate_sum = 0;
 	v86_return_esp = 0;
+	/* The same end with and without the parts that are left out. */
+	asm volatile("clts\n\tmovw %w0, %%fs\n\tmovw %w0, %%gs" : : "r"(SEL_DATA));
 }

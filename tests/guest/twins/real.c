@@ -9,7 +9,10 @@ static uint16_t word_at(uint16_t segment, uint32_t offset)
 {
 	uint16_t v;
 
-	asm volatile("pushw %%fs\n\tmovw %w1, %%fs\n\tmovw %%fs:(%2), %w0\n\tpopw %%fs" : "=r"(v) : "r"(segment), "r"(offset) : "memory");
+	asm volatile("pushw %%fs\n\tmovw %w1, %%fs\n\tmovw %%fs:(%2), %w0\n\tpopw %%fs"
+		     : "=r"(v)
+		     : "r"(segment), "r"(offset)
+		     : "memory");
 	return v;
 }
 
@@ -40,13 +43,21 @@ static void wraps(void)
 	*(volatile uint16_t *)0x600 = 0xBEEF;
 	say("wrap: 0060:0000 %w, ffff:0610 %w", word_at(0x60, 0), word_at(0xFFFF, 0x610));
 	/* 16-bit addresses wrap inside the segment. */
-	asm volatile("movl $0xFFFF, %%ebx\n\tmovl $0x601, %%esi\n\t.byte 0x8b, 0x00\n\tmovzwl %%ax, %%eax" : "=a"(a) : : "ebx", "esi", "memory");
+	asm volatile("movl $0xFFFF, %%ebx\n\tmovl $0x601, %%esi\n\t.byte 0x8b, 0x00\n\tmovzwl "
+		     "%%ax, %%eax"
+		     : "=a"(a)
+		     :
+		     : "ebx", "esi", "memory");
 	say("wrap: bx+si %w", a & 0xFFFF);
 	*(volatile uint16_t *)0x600 = 0;
 	/* SP wraps for PUSH of a word at 0. */
 	volatile uint16_t *top = (volatile uint16_t *)0xFFFE;
 	uint16_t old = *top;
-	asm volatile("movl %%esp, %%edx\n\txorl %%esp, %%esp\n\tpushw $0x5AA5\n\tmovl %%esp, %0\n\tmovl %%edx, %%esp" : "=a"(a) : : "edx", "memory");
+	asm volatile("movl %%esp, %%edx\n\txorl %%esp, %%esp\n\tpushw $0x5AA5\n\tmovl %%esp, "
+		     "%0\n\tmovl %%edx, %%esp"
+		     : "=a"(a)
+		     :
+		     : "edx", "memory");
 	say("wrap: push at 0 sp %x holds %w", a, *top);
 	*top = old;
 }
@@ -114,23 +125,35 @@ static void unreal(void)
 {
 	uint32_t v;
 
-	asm volatile("lgdtl flat_gdt_pointer\n\tmovl %%cr0, %%eax\n\torb $1, %%al\n\tmovl %%eax, %%cr0\n\tmovw %1, %%ax\n\tmovw %%ax, %%gs\n\t"
-		     "movl %%cr0, %%eax\n\tandb $0xFE, %%al\n\tmovl %%eax, %%cr0\n\txorw %%ax, %%ax\n\tmovw %%ax, %%gs\n\t"
-		     "movl $0x123450, %%ebx\n\tmovl $0xCAFEBABE, %%gs:(%%ebx)\n\tmovl %%gs:(%%ebx), %0\n\tmovl $0, %%gs:(%%ebx)"
-		     : "=d"(v) : "i"(SEL_DATA) : "eax", "ebx", "memory");
+	asm volatile("lgdtl flat_gdt_pointer\n\tmovl %%cr0, %%eax\n\torb $1, %%al\n\tmovl %%eax, "
+		     "%%cr0\n\tmovw %1, %%ax\n\tmovw %%ax, %%gs\n\t"
+		     "movl %%cr0, %%eax\n\tandb $0xFE, %%al\n\tmovl %%eax, %%cr0\n\txorw %%ax, "
+		     "%%ax\n\tmovw %%ax, %%gs\n\t"
+		     "movl $0x123450, %%ebx\n\tmovl $0xCAFEBABE, %%gs:(%%ebx)\n\tmovl "
+		     "%%gs:(%%ebx), %0\n\tmovl $0, %%gs:(%%ebx)"
+		     : "=d"(v)
+		     : "i"(SEL_DATA)
+		     : "eax", "ebx", "memory");
 	say("unreal: %x", v);
-	asm volatile("movw $0x1000, %%ax\n\tmovw %%ax, %%gs\n\tmovl $0x113450, %%ebx\n\tmovl $0x0BADF00D, %%gs:(%%ebx)\n\tmovl %%gs:(%%ebx), %0\n\t"
-		     "movl $0, %%gs:(%%ebx)\n\txorw %%ax, %%ax\n\tmovw %%ax, %%gs" : "=d"(v) : : "eax", "ebx", "memory");
+	asm volatile("movw $0x1000, %%ax\n\tmovw %%ax, %%gs\n\tmovl $0x113450, %%ebx\n\tmovl "
+		     "$0x0BADF00D, %%gs:(%%ebx)\n\tmovl %%gs:(%%ebx), %0\n\t"
+		     "movl $0, %%gs:(%%ebx)\n\txorw %%ax, %%ax\n\tmovw %%ax, %%gs"
+		     : "=d"(v)
+		     :
+		     : "eax", "ebx", "memory");
 	say("unreal, another segment: %x", v);
 	/* Back to 64 KiB. */
-	asm volatile("movl %%cr0, %%eax\n\torb $1, %%al\n\tmovl %%eax, %%cr0\n\tmovw %0, %%ax\n\tmovw %%ax, %%gs\n\tmovl %%cr0, %%eax\n\t"
-		     "andb $0xFE, %%al\n\tmovl %%eax, %%cr0\n\txorw %%ax, %%ax\n\tmovw %%ax, %%gs" : : "i"(SEL_DATA16) : "eax", "memory");
+	asm volatile("movl %%cr0, %%eax\n\torb $1, %%al\n\tmovl %%eax, %%cr0\n\tmovw %0, "
+		     "%%ax\n\tmovw %%ax, %%gs\n\tmovl %%cr0, %%eax\n\t"
+		     "andb $0xFE, %%al\n\tmovl %%eax, %%cr0\n\txorw %%ax, %%ax\n\tmovw %%ax, %%gs"
+		     :
+		     : "i"(SEL_DATA16)
+		     : "eax", "memory");
 	if (left_out(FACT_LIMITS, "no longer unreal"))
 		return;
 	TRY("movl $0x123450, %%ebx; movl %%gs:(%%ebx), %%eax");
 	say_caught("no longer unreal");
 }
-
 
 void guest_main(void)
 {

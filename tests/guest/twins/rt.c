@@ -67,7 +67,8 @@ void say_caught(const char *name)
 	if (caught.vector < 0)
 		say("%s: no exception", name);
 	else
-		say("%s: exception %b error %x at +%x", name, caught.vector, caught.error, caught.at);
+		say("%s: exception %b error %x at +%x", name, caught.vector, caught.error,
+		    caught.at);
 }
 
 void on_vector(unsigned vector, handler *h)
@@ -100,7 +101,8 @@ void on_interrupt(struct frame *f)
 		try_resume = 0;
 		return;
 	}
-	say("UNEXPECTED interrupt %b error %x at %w:%x flags %x", f->vector, error, f->cs, f->eip, f->eflags);
+	say("UNEXPECTED interrupt %b error %x at %w:%x flags %x", f->vector, error, f->cs, f->eip,
+	    f->eflags);
 	guest_end();
 }
 

@@ -12,11 +12,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SCRATCH __attribute__((section(".scratch,\"aw\",@nobits#"))) /* not part of the state that is compared */
+#define SCRATCH                                                                                    \
+	__attribute__((                                                                            \
+		section(".scratch,\"aw\",@nobits#"))) /* not part of the state that is compared */
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 #ifdef REAL
-#define MODE "real"
+#define MODE        "real"
 #define FAR_POINTER ".short " /* size of an offset in a frame */
 #else
 #define MODE "protected"
@@ -64,18 +66,21 @@ extern volatile uint32_t try_start, try_resume;
 void say_caught(const char *name);
 
 #define ALL_REGISTERS "eax", "ebx", "ecx", "edx", "esi", "edi", "memory", "cc"
-#define TRY(instructions, ...)                                                                                        \
-	do {                                                                                                          \
-		caught = (struct caught){.vector = -1};                                                               \
-		asm volatile("movl $770f, try_start\n\tmovl $771f, try_resume\n770: " instructions "\n771:\n\t"       \
-			     "movl $0, try_resume"                                                                   \
-			     : : __VA_ARGS__ : ALL_REGISTERS);                                                        \
+#define TRY(instructions, ...)                                                                     \
+	do {                                                                                       \
+		caught = (struct caught){.vector = -1};                                            \
+		asm volatile("movl $770f, try_start\n\tmovl $771f, try_resume\n770: " instructions \
+			     "\n771:\n\t"                                                          \
+			     "movl $0, try_resume"                                                 \
+			     :                                                                     \
+			     : __VA_ARGS__                                                         \
+			     : ALL_REGISTERS);                                                     \
 	} while (0)
 /* The same with one line in the log, named after the instructions. */
-#define TRIED(instructions, ...)                                                                                      \
-	do {                                                                                                          \
-		TRY(instructions, ##__VA_ARGS__);                                                                     \
-		say_caught(instructions);                                                                             \
+#define TRIED(instructions, ...)                                                                   \
+	do {                                                                                       \
+		TRY(instructions, ##__VA_ARGS__);                                                  \
+		say_caught(instructions);                                                          \
 	} while (0)
 
 /* Ports. */
@@ -155,13 +160,14 @@ uint32_t timer_now(void);
 enum { TIMER_MASK = 0xFFFFFF, MILLISECOND = 3580 };
 void delay_ms(uint32_t ms);
 /* Waits for `condition` up to some milliseconds; false if it does not come. */
-#define WAIT_MS(ms, condition)                                                                                        \
-	({                                                                                                            \
-		uint32_t wait_from = timer_now();                                                                     \
-		bool wait_met;                                                                                        \
-		while (!(wait_met = (condition)) && ((timer_now() - wait_from) & TIMER_MASK) < (ms) * MILLISECOND)    \
-			;                                                                                             \
-		wait_met;                                                                                             \
+#define WAIT_MS(ms, condition)                                                                     \
+	({                                                                                         \
+		uint32_t wait_from = timer_now();                                                  \
+		bool wait_met;                                                                     \
+		while (!(wait_met = (condition)) &&                                                \
+		       ((timer_now() - wait_from) & TIMER_MASK) < (ms)*MILLISECOND)                \
+			;                                                                          \
+		wait_met;                                                                          \
 	})
 #define WAIT(condition) WAIT_MS(3000, condition)
 
@@ -173,20 +179,22 @@ void pic_init(uint16_t mask);
 void user_call(void (*function)(void));
 extern uint32_t user_flags;
 struct tss {
-	uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs, ss, ds, fs,
-		gs, ldt;
+	uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp,
+		ebp, esi, edi, es, cs, ss, ds, fs, gs, ldt;
 	uint16_t trap, io_map;
 };
 extern struct tss tss;
 extern uint64_t idt[256];
 static inline uint64_t descriptor(uint32_t base, uint32_t limit, uint32_t attributes)
 {
-	return (uint64_t)(base >> 24) << 56 | (uint64_t)(attributes >> 8 & 0xF0) << 48 | (uint64_t)(limit >> 16 & 15) << 48 |
-	       (uint64_t)(attributes & 0xFF) << 40 | (uint64_t)(base & 0xFFFFFF) << 16 | (limit & 0xFFFF);
+	return (uint64_t)(base >> 24) << 56 | (uint64_t)(attributes >> 8 & 0xF0) << 48 |
+	       (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(attributes & 0xFF) << 40 |
+	       (uint64_t)(base & 0xFFFFFF) << 16 | (limit & 0xFFFF);
 }
 static inline uint64_t gate(uint16_t selector, uint32_t offset, uint32_t attributes)
 {
-	return (uint64_t)(offset >> 16) << 48 | (uint64_t)attributes << 32 | (uint64_t)selector << 16 | (offset & 0xFFFF);
+	return (uint64_t)(offset >> 16) << 48 | (uint64_t)attributes << 32 |
+	       (uint64_t)selector << 16 | (offset & 0xFFFF);
 }
 #endif
 

@@ -66,7 +66,8 @@ asm("	.pushsection .text\n"
 #endif
 extern uint8_t other_cpu[], other_cpu_end[];
 
-static volatile uint32_t *const counter = (volatile uint32_t *)0x720, *const done = (volatile uint32_t *)0x724,
+static volatile uint32_t *const counter = (volatile uint32_t *)0x720,
+				*const done = (volatile uint32_t *)0x724,
 				*const other_id = (volatile uint32_t *)0x728;
 
 static void send(uint32_t low)
@@ -81,7 +82,8 @@ static void note(const char *name)
 	volatile uint16_t *cs = (volatile uint16_t *)(STAGE + 0x10);
 	volatile uint32_t *regs = (volatile uint32_t *)(STAGE + 0x14);
 
-	say("%s: done %d counter %d id %d cs %w cr0 %x flags %x", name, *done, *counter, *other_id, *cs, regs[0], regs[2]);
+	say("%s: done %d counter %d id %d cs %w cr0 %x flags %x", name, *done, *counter, *other_id,
+	    *cs, regs[0], regs[2]);
 }
 
 void guest_main(void)
