@@ -336,26 +336,23 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
 
 /* ---- Instruction functions outside the integer core that the opcode table names ---- */
 /* seg.c, far.c, intr.c, sysops.c, msr.c, portio.c (system instructions) */
-#define SYSTEM_OPS(X)                                                                              \
-	X(op_mov_sreg_rm)                                                                          \
-	X(op_mov_rm_sreg)                                                                          \
-	X(op_push_sreg)                                                                            \
-	X(op_pop_sreg)                                                                             \
-	X(op_les)                                                                                  \
-	X(op_lds) X(op_lss) X(op_lfs) X(op_lgs) X(op_jmp_far_imm) X(op_call_far_imm)               \
-		X(op_jmp_far_mem) X(op_call_far_mem) X(op_ret_far) X(op_ret_far_imm) X(op_int_imm) \
-			X(op_int3) X(op_int1) X(op_into) X(op_iret) X(op_hlt) X(op_cli) X(op_sti)  \
-				X(op_pushf) X(op_popf)                                             \
-					X(op_grp6) /* 0F 00: SLDT STR LLDT LTR VERR VERW */        \
-		X(op_grp7) /* 0F 01: SGDT SIDT LGDT LIDT SMSW LMSW INVLPG */                       \
-		X(op_lar) X(op_lsl) X(op_arpl) X(op_clts) X(op_invd) X(op_wbinvd) X(               \
-			op_mov_from_cr) X(op_mov_to_cr) X(op_mov_from_dr) X(op_mov_to_dr)          \
-			X(op_rdmsr) X(op_wrmsr) X(op_rdtsc) X(op_rdpmc) X(op_cpuid) X(op_sysenter) \
-				X(op_sysexit) X(op_in_al_imm) X(op_in_eax_imm) X(op_out_imm_al)    \
-					X(op_out_imm_eax) X(op_in_al_dx) X(op_in_eax_dx)           \
-						X(op_out_dx_al) X(op_out_dx_eax) X(op_insb)        \
-							X(op_ins) X(op_outsb) X(op_outs) X(op_rsm) \
-								X(op_pause)
+/* The formatter finds no rest on a list of macro calls. */
+/* clang-format off */
+#define SYSTEM_OPS(X)                                                                       \
+	X(op_mov_sreg_rm) X(op_mov_rm_sreg) X(op_push_sreg) X(op_pop_sreg) X(op_les)         \
+	X(op_lds) X(op_lss) X(op_lfs) X(op_lgs) X(op_jmp_far_imm) X(op_call_far_imm)         \
+	X(op_jmp_far_mem) X(op_call_far_mem) X(op_ret_far) X(op_ret_far_imm)                 \
+	X(op_int_imm) X(op_int3) X(op_int1) X(op_into) X(op_iret) X(op_hlt) X(op_cli)        \
+	X(op_sti) X(op_pushf) X(op_popf)                                                     \
+	X(op_grp6) /* 0F 00: SLDT STR LLDT LTR VERR VERW */                                  \
+	X(op_grp7) /* 0F 01: SGDT SIDT LGDT LIDT SMSW LMSW INVLPG */                         \
+	X(op_lar) X(op_lsl) X(op_arpl) X(op_clts) X(op_invd) X(op_wbinvd)                    \
+	X(op_mov_from_cr) X(op_mov_to_cr) X(op_mov_from_dr) X(op_mov_to_dr)                  \
+	X(op_rdmsr) X(op_wrmsr) X(op_rdtsc) X(op_rdpmc) X(op_cpuid) X(op_sysenter)           \
+	X(op_sysexit) X(op_in_al_imm) X(op_in_eax_imm) X(op_out_imm_al)                      \
+	X(op_out_imm_eax) X(op_in_al_dx) X(op_in_eax_dx) X(op_out_dx_al)                     \
+	X(op_out_dx_eax) X(op_insb) X(op_ins) X(op_outsb) X(op_outs) X(op_rsm) X(op_pause)
+/* clang-format on */
 /* sse.c: 0F AE (FXSAVE FXRSTOR LDMXCSR STMXCSR CLFLUSH LFENCE MFENCE SFENCE) goes through
  * simd_lookup(); x87: FWAIT */
 #define FPU_OPS(X)       X(op_fwait)
