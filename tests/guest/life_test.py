@@ -138,8 +138,8 @@ def life(program, arguments, folder):
     img("create", "-f", "qcow2", "-b", "disk.qcow2", "-F", "qcow2", overlay)
     with vm.Vm(program, arguments + ["-m", "256", "-hda", overlay, "-boot", "c"]) as m:
         login(m)
-        status, output = m.run_serial("mount -o remount,rw /; dd if=/dev/urandom of=/root/data bs=64k count=64 2>/dev/null; "
-                                      "sync; sha256sum </root/data")
+        status, output = m.run_serial("mount -o remount,rw /; dd if=/dev/urandom of=/data bs=64k count=64 2>/dev/null; "
+                                      "sync; sha256sum </data")
         written = output.split()[0]
         m.type_serial("mount -o remount,ro /; poweroff -f\n")
         assert m.wait_exit() == 0
@@ -148,14 +148,14 @@ def life(program, arguments, folder):
     img("check", overlay)
     with vm.Vm(program, arguments + ["-m", "256", "-hda", overlay, "-boot", "c", "-snapshot"]) as m:
         login(m)
-        status, output = m.run_serial("sha256sum </root/data")
+        status, output = m.run_serial("sha256sum </data")
         assert written in output, output
-        m.type_serial("mount -o remount,rw /; rm /root/data; sync; mount -o remount,ro /; poweroff -f\n")
+        m.type_serial("mount -o remount,rw /; rm /data; sync; mount -o remount,ro /; poweroff -f\n")
         assert m.wait_exit() == 0
     before = digest(overlay)
     with vm.Vm(program, arguments + ["-m", "256", "-hda", overlay, "-boot", "c", "-snapshot"]) as m:
         login(m)
-        status, output = m.run_serial("sha256sum </root/data")
+        status, output = m.run_serial("sha256sum </data")
         assert written in output, output
     assert digest(overlay) == before, "-snapshot wrote to the image"
     # A second implementation reads the same disk from our files.
