@@ -73,7 +73,10 @@ class Terminal:
 # ---- The terminal ----
 
 def test_terminal_is_put_back_however_it_ends():
-    for how in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSEGV, b"\x01x"):
+    ways = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSEGV, b"\x01x"]
+    if context.sanitized:
+        ways.remove(signal.SIGSEGV)  # the sanitizer takes that one itself
+    for how in ways:
         with Terminal("-nographic") as t:
             t.expect(b"SeaBIOS")
             assert not t.restored()
