@@ -5,7 +5,6 @@
  * guests do run there.
  */
 #include "vmm/accel.h"
-#include "lib/log.h"
 #include "lib/text.h"
 #include <errno.h>
 #include <stdio.h>
@@ -42,7 +41,7 @@ void accel_help(void)
 }
 
 static struct engine *create_named(const char *name, const struct engine_config *config,
-				   struct error *err)
+				   struct strbuf *notes, struct error *err)
 {
 	if (!strcmp(name, "soft"))
 		return engine_new_soft(config, "", err);
@@ -50,31 +49,34 @@ static struct engine *create_named(const char *name, const struct engine_config 
 		return NULL;
 	char reason[256] = "";
 	if (kvm_probe(reason) == KVM_CANNOT_RUN_PC)
-		warn("this host's KVM cannot run a PC (%s); only small guests will work, use "
-		     "-accel soft",
-		     reason);
+		strbuf_printf(
+			notes,
+			"warning: this host's KVM cannot run a PC (%s); only small guests will "
+			"work, use -accel soft\n",
+			reason);
 	return engine_new_kvm(config, err);
 }
 
 static struct engine *create_from_list(const struct options *o, const struct engine_config *config,
-				       struct error *err)
+				       struct strbuf *notes, struct error *err)
 {
 	for (size_t n = 0; n < o->accel.count; n++) {
 		*err = ERROR_INIT;
-		struct engine *e = create_named(o->accel.item[n], config, err);
+		struct engine *e = create_named(o->accel.item[n], config, notes, err);
 		if (e)
 			return e;
 		if (n + 1 < o->accel.count)
-			warn("%s; trying %s", err->text, o->accel.item[n + 1]);
+			strbuf_printf(notes, "warning: %s; trying %s\n", err->text,
+				      o->accel.item[n + 1]);
 	}
 	return NULL;
 }
 
 struct engine *accel_create(const struct options *o, const struct engine_config *config,
-			    struct error *err)
+			    struct strbuf *notes, struct error *err)
 {
 	if (o->accel.count)
-		return create_from_list(o, config, err);
+		return create_from_list(o, config, notes, err);
 	char reason[256] = "";
 	if (kvm_probe(reason) == KVM_USABLE) {
 		struct engine *e = engine_new_kvm(config, err);
@@ -83,6 +85,6 @@ struct engine *accel_create(const struct options *o, const struct engine_config 
 		snprintf(reason, sizeof(reason), "%.255s", err->text);
 		*err = ERROR_INIT;
 	}
-	report("using the software CPU: %s", reason);
+	strbuf_printf(notes, "using the software CPU: %s\n", reason);
 	return engine_new_soft(config, "", err);
 }

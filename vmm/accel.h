@@ -13,9 +13,10 @@ int accel_add(struct options *o, const char *name, struct error *err);
 void accel_help(void);
 /*
  * Makes the first engine of the user's list that works; without a list KVM if it can run a PC, else
- * soft, with one line on stderr about the choice when it is not KVM.
+ * soft. What the user should know of the choice is appended to `notes`, a line each: it is printed
+ * once nothing can be refused any more, so that a refusal stays one line.
  */
 struct engine *accel_create(const struct options *o, const struct engine_config *config,
-			    struct error *err);
+			    struct strbuf *notes, struct error *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/background.h"
+#include "lib/log.h"
 #include "lib/text.h"
 #include "vmm/options.h"
 #include <errno.h>
@@ -64,13 +65,23 @@ static int write_pidfile(const char *path, struct error *err)
 	return 0;
 }
 
-int background_ready(struct background *b, const struct options *o, struct error *err)
+static void print_notes(const char *notes)
+{
+	for (const char *end; *notes; notes = end + (*end == '\n')) {
+		end = strchrnul(notes, '\n');
+		report("%.*s", (int)(end - notes), notes);
+	}
+}
+
+int background_ready(struct background *b, const struct options *o, const char *notes,
+		     struct error *err)
 {
 	if (o->pidfile) {
 		int r = write_pidfile(o->pidfile, err);
 		if (r < 0)
 			return r;
 	}
+	print_notes(notes);
 	if (b->ready_fd < 0)
 		return 0;
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);

@@ -182,7 +182,7 @@ static int build_engine(struct machine *m, struct error *err)
 		.event = machine_engine_event,
 		.opaque = m,
 	};
-	m->engine = accel_create(m->options, &config, err);
+	m->engine = accel_create(m->options, &config, &m->notes, err);
 	if (!m->engine)
 		return -err->code;
 	m->kernel_irqchip = m->engine->ops->has_irqchip && m->engine->ops->has_irqchip(m->engine);
@@ -427,5 +427,6 @@ void machine_free(struct machine *m)
 	memory_free(m->mem);
 	clock_free(m->clock);
 	loop_free(m->loop);
+	strbuf_free(&m->notes);
 	free(m);
 }

@@ -100,6 +100,7 @@ struct machine {
 	struct machine_requests requests;
 	struct cpu_model model;
 	struct engine *engine;
+	struct strbuf notes; /* on the choice of the engine, for the user; a line each */
 	bool kernel_irqchip;
 	struct irq_or *isa[ISA_IRQS]; /* machine_isa_line() */
 	struct mem_region *ram;

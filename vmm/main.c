@@ -20,7 +20,7 @@ static int run(struct options *o)
 	struct machine *m = machine_new(o, &err);
 	if (!m)
 		goto fail;
-	if (background_ready(&background, o, &err) == 0)
+	if (background_ready(&background, o, strbuf_str(&m->notes), &err) == 0)
 		status = machine_run(m, &err);
 	machine_free(m);
 	background_end();

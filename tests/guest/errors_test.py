@@ -12,9 +12,9 @@ import context
 import vm
 
 
-def refused(*args, says, env=None):
+def refused(*args, says, env=None, accel=("-accel", "soft")):
     """Runs minivm and checks that it refuses with one line that holds every text of `says`."""
-    p = subprocess.run([context.minivm(), "-display", "none", "-accel", "soft", *map(str, args)], capture_output=True,
+    p = subprocess.run([context.minivm(), "-display", "none", *accel, *map(str, args)], capture_output=True,
                        text=True, timeout=20, stdin=subprocess.DEVNULL, env=env)
     lines = p.stderr.strip().splitlines()
     assert p.returncode == 1, f"status {p.returncode}: {p.stderr}"
@@ -67,6 +67,15 @@ def test_firmware_not_found_names_the_package():
         broken = pathlib.Path(d) / "bios.bin"
         broken.write_bytes(b"x" * 1000)
         refused("-bios", broken, says=["bios.bin", "1000 bytes"])
+
+
+def test_the_choice_of_an_engine_adds_no_line():
+    for accel in ((), ("-accel", "kvm"), ("-accel", "kvm", "-accel", "soft")):
+        if "kvm" in accel and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            continue
+        refused("-boot", "x", says="-boot x", accel=accel)
+        refused("-hda", "/nonexistent/disk.img", says="/nonexistent/disk.img", accel=accel)
+        refused("-pidfile", "/nonexistent/pid", says="/nonexistent/pid", accel=accel)
 
 
 def test_two_drives_on_one_slot():
