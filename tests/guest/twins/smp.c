@@ -19,7 +19,7 @@ static inline void set_lapic(uint32_t reg, uint32_t value)
 
 /*
  * What the other CPU runs, copied to STAGE. It notes its registers at 0x700.., switches to flat data segments, notes its APIC id, adds
- * 1000 to the counter at 0x720 and then sleeps with interrupts off.
+ * 1000 to the counter at 0x720, beats at 0x72C until the word at 0x730 lets it rest, and then sleeps with interrupts off.
  */
 asm("	.pushsection .text\n"
     "	.code16\n"
@@ -55,8 +55,12 @@ asm("	.pushsection .text\n"
     "	lock incl 0x724\n"
     "	movl	%edx, 0x728\n"
     "	cli\n"
-    "3:	hlt\n"
-    "	jmp	3b\n"
+    "3:	incl	0x72C\n"
+    "	pause\n"
+    "	cmpl	$0, 0x730\n"
+    "	je	3b\n"
+    "4:	hlt\n"
+    "	jmp	4b\n"
     "other_cpu_end:\n"
     "	.popsection\n"
 #ifdef REAL
@@ -66,9 +70,10 @@ asm("	.pushsection .text\n"
 #endif
 extern uint8_t other_cpu[], other_cpu_end[];
 
-static volatile uint32_t *const counter = (volatile uint32_t *)0x720,
-				*const done = (volatile uint32_t *)0x724,
-				*const other_id = (volatile uint32_t *)0x728;
+static volatile uint32_t *const
+	counter = (volatile uint32_t *)0x720,
+	*const done = (volatile uint32_t *)0x724, *const other_id = (volatile uint32_t *)0x728,
+	*const beat = (volatile uint32_t *)0x72C, *const rest = (volatile uint32_t *)0x730;
 
 static void send(uint32_t low)
 {
@@ -86,11 +91,19 @@ static void note(const char *name)
 	    *cs, regs[0], regs[2]);
 }
 
+/* Until the other CPU has gone round its loop often enough to have taken what was sent to it, however slowly its host lets it run. */
+static void let_other_run(void)
+{
+	uint32_t start = *beat;
+
+	WAIT(*beat - start >= 1000);
+}
+
 void guest_main(void)
 {
 	for (unsigned i = 0; i < (unsigned)(other_cpu_end - other_cpu); i++)
 		((volatile uint8_t *)STAGE)[i] = other_cpu[i];
-	*counter = *done = 0;
+	*counter = *done = *rest = 0;
 	*other_id = 0xFF;
 	say("own id %d", lapic(0x20) >> 24);
 	delay_ms(2);
@@ -102,8 +115,10 @@ void guest_main(void)
 	delay_ms(5);
 	note("first start");
 	send(0x4600 | STAGE >> 12);
-	delay_ms(5);
+	let_other_run();
 	note("a start-up that nobody waits for");
+	*rest = 1;
+	delay_ms(5);
 	send(0xC500);
 	send(0x8500);
 	delay_ms(5);
@@ -112,5 +127,5 @@ void guest_main(void)
 	WAIT(*done >= 2);
 	delay_ms(5);
 	note("second start");
-	*counter = *done = *other_id = 0;
+	*counter = *done = *other_id = *beat = *rest = 0;
 }
