@@ -17,7 +17,7 @@ struct absent {
 #define NO_SOUND   "there is no sound card"
 #define NO_REMOTE  "there is no remote display; use -display sdl, -nographic or screendump"
 #define NO_GDB     "there is no gdb server in this version; the monitor has info registers, x and xp"
-#define NO_OBJECTS "there are no user-created objects; what they configure does not exist here"
+#define NO_SHARING "there is no TPM and no shared folder; files come in on a disk or CD image"
 
 static const struct absent options[] = {
 	{"netdev redir tftp bootp smb", NO_NETWORK},
@@ -25,7 +25,7 @@ static const struct absent options[] = {
 	{"audio audiodev audio-help soundhw", NO_SOUND},
 	{"vnc spice", NO_REMOTE},
 	{"gdb s", NO_GDB},
-	{"object tpmdev fsdev virtfs", NO_OBJECTS},
+	{"tpmdev fsdev virtfs", NO_SHARING},
 	{"blockdev", "block nodes are not named one by one; use -drive file=,format=,if="},
 	{"sd mtdblock pflash", "there is only IDE and floppy; use -hda, -cdrom or -fda"},
 	{"loadvm incoming only-migratable",

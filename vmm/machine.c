@@ -43,6 +43,7 @@
 #include "vmm/consoles.h"
 #include "vmm/firmware.h"
 #include "vmm/monitor.h"
+#include "vmm/objects.h"
 #include "vmm/ports.h"
 #include "vmm/qmp.h"
 #include "vmm/window.h"
@@ -333,12 +334,14 @@ static int build(struct machine *m, struct error *err)
 	if ((r = build_engine(m, err)) < 0 ||         /* what runs the guest */
 	    (r = build_interrupt_chips(m)) < 0 ||     /* 8259, 8254, APICs */
 	    (r = build_memory_and_pci(m, err)) < 0 || /* RAM, ROM, host bridge, ISA bridge */
-	    (r = backends_open(m, err)) < 0 ||        /* -chardev */
-	    (r = build_isa_devices(m, err)) < 0 ||    /* DMA, RTC, keyboard, serial ports */
-	    (r = build_vga(m, err)) < 0 ||            /* display */
-	    (r = build_drives(m, err)) < 0 ||         /* IDE, floppy, power management */
-	    (r = firmware_build(m, err)) < 0 ||       /* fw_cfg: tables, boot order, kernel */
-	    (r = consoles_build(m, err)) < 0)         /* monitors, QMP */
+	    (r = objects_create(m, OBJECT_FIRST, err)) < 0 || /* -object */
+	    (r = backends_open(m, err)) < 0 ||                /* -chardev */
+	    (r = build_isa_devices(m, err)) < 0 ||            /* DMA, RTC, keyboard, serial ports */
+	    (r = build_vga(m, err)) < 0 ||                    /* display */
+	    (r = build_drives(m, err)) < 0 ||                 /* IDE, floppy, power management */
+	    (r = objects_create(m, OBJECT_LAST, err)) < 0 ||  /* those on netdevs */
+	    (r = firmware_build(m, err)) < 0 || /* fw_cfg: tables, boot order, kernel */
+	    (r = consoles_build(m, err)) < 0)   /* monitors, QMP */
 		return r;
 	return machine_reset_all(m, err);
 }
@@ -417,9 +420,11 @@ void machine_free(struct machine *m)
 	key_typist_free(m->typist);
 	monitor_free_all(m);
 	qmp_free_all(m);
+	object_free_all(OBJECT_LAST);
 	free_devices(m);
 	drives_free(&m->drives);
 	backends_free(m);
+	object_free_all(OBJECT_FIRST);
 	machine_unwatch_signals(m);
 	loop_unlock(m->loop);
 	state_registry_free(m->states);

@@ -3,6 +3,7 @@
 #include "lib/log.h"
 #include "vmm/background.h"
 #include "vmm/machine.h"
+#include "vmm/objects.h"
 #include "vmm/options.h"
 
 static int run(struct options *o)
@@ -35,6 +36,7 @@ int main(int argc, char **argv)
 {
 	struct error err = ERROR_INIT;
 	static struct options o; /* its strings live as long as the program */
+	objects_init();
 	int r = options_parse(&o, argc, argv, &err);
 
 	if (r < 0) {

@@ -6,6 +6,7 @@
 #include "core/cpu_model.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
+#include "lib/object.h"
 #include "lib/text.h"
 #include "vmm/accel.h"
 #include "vmm/firmware.h"
@@ -407,6 +408,17 @@ static int add_device(struct options *o, const struct option_row *row, const cha
 	return 0;
 }
 
+static int add_object(struct options *o, const struct option_row *row, const char *arg,
+		      struct error *err)
+{
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		object_print_help();
+		return OPTIONS_DONE;
+	}
+	arg_list_add(&o->object, arg);
+	return 0;
+}
+
 /* Options that set one string, add to one list, or set one switch. */
 #define STRING_OPTION(function, member)                                                            \
 	static int function(struct options *o, const struct option_row *row, const char *arg,      \
@@ -531,6 +543,9 @@ const struct option_row option_table[] = {
 	{"device", NULL, "driver[,prop=value]", add_device, "Devices",
 	 "ide-hd, ide-cd (drive=,bus=ide.N,unit=,bootindex=), floppy (drive=,unit=),\n"
 	 "isa-debug-exit (iobase=,iosize=), isa-debugcon (iobase=,chardev=); help lists them."},
+	{"object", NULL, "type,id=id[,prop=value]", add_object, NULL,
+	 "Makes an object that other options name by its id; help lists the types and their "
+	 "properties."},
 	{"rtc", NULL, "base=,clock=", set_rtc, NULL,
 	 "The real-time clock: base=utc|localtime|YYYY-MM-DD[THH:MM:SS], clock=host|vm."},
 	{"nic", NULL, "none", parse_nic_none, NULL,

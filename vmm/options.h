@@ -54,6 +54,7 @@ struct options {
 	struct arg_list data_dirs; /* -L */
 
 	struct arg_list serial, parallel, debugcon, monitor, qmp, chardev, mon, device;
+	struct arg_list object;
 	bool nographic;
 	enum display_kind display;
 	bool full_screen;
