@@ -81,7 +81,7 @@ $(call remember,$(BUILD)/prefix,$(PREFIX))
 endif
 
 # One archive a folder, in the order in which they may use each other (docs/architecture.md).
-MODULES := vmm ui bios devices cpu block core lib
+MODULES := vmm ui bios devices cpu net block core lib
 ARCHIVES := $(foreach m,$(MODULES),$(BUILD)/lib$(m).a)
 PROGRAMS := $(BUILD)/minivm $(BUILD)/minivm-img
 
@@ -131,10 +131,11 @@ UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 below_lib     := lib
 below_core    := core lib
 below_block   := block lib
+below_net     := net lib
 below_cpu     := cpu core lib
-below_devices := devices block core lib
-below_bios    := bios devices block core lib
-below_ui      := ui devices block core lib
+below_devices := devices net block core lib
+below_bios    := bios devices net block core lib
+below_ui      := ui devices net block core lib
 below_vmm     := $(MODULES)
 below_tools   := block lib
 define unit_module
