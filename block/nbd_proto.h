@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The NBD protocol's numbers (NetworkBlockDevice/nbd, doc/proto.md, "Values"), for both ends. All
- * integers on the wire are big-endian; wire_...() below read and write them.
+ * integers on the wire are big-endian: load_be...() and store_be...() of lib/bytes.h.
  *
  * Handshake, fixed newstyle:
  *   server  u64 NBD_MAGIC, u64 NBD_OPTS_MAGIC, u16 handshake flags
@@ -197,39 +197,6 @@ static inline uint32_t nbd_error_of(int code)
 	case ESHUTDOWN: return NBD_ESHUTDOWN;
 	default: return NBD_EIO;
 	}
-}
-
-/* Big-endian integers in a buffer. Writers return the byte behind. */
-static inline uint16_t wire_get16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static inline uint32_t wire_get32(const uint8_t *p)
-{
-	return (uint32_t)wire_get16(p) << 16 | wire_get16(p + 2);
-}
-
-static inline uint64_t wire_get64(const uint8_t *p)
-{
-	return (uint64_t)wire_get32(p) << 32 | wire_get32(p + 4);
-}
-
-static inline uint8_t *wire_put16(uint8_t *p, uint16_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-	return p + 2;
-}
-
-static inline uint8_t *wire_put32(uint8_t *p, uint32_t v)
-{
-	return wire_put16(wire_put16(p, (uint16_t)(v >> 16)), (uint16_t)v);
-}
-
-static inline uint8_t *wire_put64(uint8_t *p, uint64_t v)
-{
-	return wire_put32(wire_put32(p, (uint32_t)(v >> 32)), (uint32_t)v);
 }
 
 #endif
