@@ -179,3 +179,15 @@ char *firmware_path_floppy(char out[96], unsigned unit)
 	snprintf(out, 96, "/pci@i0cf8/isa@1/fdc@03f0/floppy@%x", unit);
 	return out;
 }
+
+char *firmware_path_pci(char out[96], unsigned class, unsigned slot, const char *child)
+{
+	enum { CLASS_SCSI = 0x0100, CLASS_ETHERNET = 0x0200 };
+	/* SeaBIOS takes any name in front of the '@'; these are Open Firmware's. */
+	const char *name = class == CLASS_SCSI	     ? "scsi"
+			   : class == CLASS_ETHERNET ? "ethernet"
+						     : "pci";
+
+	snprintf(out, 96, "/pci@i0cf8/%s@%x%s%s", name, slot, child ? "/" : "", child ? child : "");
+	return out;
+}

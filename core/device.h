@@ -12,6 +12,7 @@ struct iobus;
 struct clock;
 struct loop;
 struct state_registry;
+struct msi_controller;
 
 /* What a device may ask of the machine. All may be called with the lock held, from any thread; they
  * act soon. */
@@ -30,6 +31,7 @@ struct device_env {
 	struct loop *loop;
 	struct state_registry *states;
 	const struct machine_requests *requests;
+	const struct msi_controller *msi; /* core/irq.h; NULL: messages go nowhere */
 };
 
 #endif

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct irq_line {
 	void (*set)(void *opaque, int n, bool level); /* NULL: not connected */
@@ -37,6 +38,22 @@ static inline void irq_pulse(const struct irq_line *line)
 {
 	irq_set(line, true);
 	irq_set(line, false);
+}
+
+/*
+ * Who takes message-signalled interrupts: a write of `data` to the local APICs' address range (SDM
+ * vol. 3A, 10.11) that a PCI function makes instead of raising a line.
+ */
+struct msi_controller {
+	/* NULL: nobody. Lock held. */
+	void (*send)(void *opaque, uint64_t address, uint32_t data);
+	void *opaque;
+};
+
+static inline void msi_send(const struct msi_controller *msi, uint64_t address, uint32_t data)
+{
+	if (msi && msi->send)
+		msi->send(msi->opaque, address, data);
 }
 
 #endif

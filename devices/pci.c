@@ -35,6 +35,7 @@ enum {
 	SLOTS = 32,
 	FUNCTIONS = 256, /* slots times functions */
 	PIRQS = 4,
+	FIRST_CAPABILITY = 0x40,
 };
 
 enum config_address_bits {
@@ -285,6 +286,21 @@ void pci_config_define(struct pci_device *dev, unsigned reg, unsigned size, uint
 	store_le(dev->reset_config + reg, value, size);
 	store_le(dev->config + reg, value, size);
 	store_le(dev->wmask + reg, wmask, size);
+}
+
+int pci_add_capability(struct pci_device *dev, uint8_t id, unsigned size, struct error *err)
+{
+	unsigned at = dev->capability_end ? 4u * dev->capability_end : FIRST_CAPABILITY;
+
+	if (!range_in(at, size, PCI_CONFIG_SIZE))
+		return error_set(err, ENOSPC, "no room is left for a capability of '%s'", dev->name);
+	dev->capability_end = (uint8_t)(round_up(at + size, 4) / 4);
+	pci_config_define(dev, at, 1, id, 0);
+	pci_config_define(dev, at + 1, 1, dev->reset_config[PCI_CAPABILITIES], 0);
+	pci_config_define(dev, PCI_CAPABILITIES, 1, at, 0);
+	dev->reset_config[PCI_STATUS] |= PCI_STATUS_CAP_LIST;
+	dev->config[PCI_STATUS] |= PCI_STATUS_CAP_LIST;
+	return (int)at;
 }
 
 /* The whole space was replaced: reset or load. */

@@ -88,6 +88,7 @@ struct pci_device {
 	uint8_t reset_config[PCI_CONFIG_SIZE]; /* config at power-on */
 	uint8_t wmask[PCI_CONFIG_SIZE];        /* bits the guest may change */
 	uint8_t w1cmask[PCI_CONFIG_SIZE];      /* bits the guest clears by writing 1 */
+	uint8_t capability_end;                /* where the next capability goes, in dwords */
 	struct pci_bar bar[PCI_BARS];
 	/*
 	 * After bytes [first, first + count) of the configuration space may have changed: a guest
@@ -129,6 +130,13 @@ void pci_device_fini(struct pci_device *dev);
  */
 void pci_config_define(struct pci_device *dev, unsigned reg, unsigned size, uint32_t value,
 		       uint32_t wmask);
+
+/*
+ * Adds a capability of `size` bytes (a multiple of 4, its two header bytes included) to the list
+ * (PCI 3.0, 6.7) and returns where it starts; -ENOSPC if the configuration space is full. What
+ * follows the header is defined with pci_config_define(). Before the guest runs.
+ */
+int pci_add_capability(struct pci_device *dev, uint8_t id, unsigned size, struct error *err);
 
 /* BARs. `size` is a power of two: I/O 4..256 bytes or more, memory at least 16. An I/O BAR's
  * callbacks get absolute ports; they are naturally aligned, so port & (size - 1) is the offset. */

@@ -94,6 +94,8 @@ struct engine_ops {
 	void (*irqchip_set_gsi)(void *engine, int gsi,
 				bool level); /* shaped as an irq_line's set */
 	void (*irqchip_reset)(struct engine *e);
+	/* A message-signalled interrupt for the in-kernel chips. Any thread. */
+	void (*irqchip_msi)(struct engine *e, uint64_t address, uint32_t data);
 	/* PC speaker gate and output of the in-kernel PIT's channel 2 live at port 61h inside KVM:
 	 * nothing to do here. */
 

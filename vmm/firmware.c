@@ -6,13 +6,15 @@
 #include "devices/i440fx.h"
 #include "devices/mc146818.h"
 #include "devices/piix3.h"
+#include "lib/bytes.h"
 #include "lib/text.h"
 #include "vmm/machine.h"
+#include "vmm/pci_devices.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROM_SIZE = 16 << 20, MAX_BOOT_ENTRIES = IDE_SLOTS + FLOPPY_SLOTS };
+enum { MAX_ROM_SIZE = 16 << 20, MAX_BOOT_ENTRIES = IDE_SLOTS + FLOPPY_SLOTS + PCI_UNITS_MAX };
 
 /* The -L directories as rom_search takes them; free() the result. */
 static const char **data_dirs(const struct options *o)
@@ -76,6 +78,18 @@ static size_t boot_entries(struct machine *m, struct firmware_boot_entry entry[M
 			continue;
 		entry[count].index = m->drives.floppy_bootindex[n];
 		entry[count].path = firmware_path_floppy(path[count], n);
+		count++;
+	}
+	struct list *it;
+	list_for_each(it, &m->pci_devices)
+	{
+		const struct pci_unit *unit = list_entry(it, struct pci_unit, link);
+		if (unit->bootindex < 0 || count == MAX_BOOT_ENTRIES)
+			continue;
+		entry[count].index = unit->bootindex;
+		entry[count].path = firmware_path_pci(
+			path[count], load_le16(unit->pci->config + PCI_CLASS), unit->pci->devfn >> 3,
+			unit->type->boot_child);
 		count++;
 	}
 	return count;

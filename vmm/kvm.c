@@ -530,6 +530,7 @@ static const struct engine_ops kvm_ops = {
 	.has_irqchip = has_irqchip,
 	.irqchip_set_gsi = kvm_irqchip_set_gsi,
 	.irqchip_reset = kvm_irqchip_reset,
+	.irqchip_msi = kvm_irqchip_msi,
 	.translate = translate,
 	.describe = describe,
 };

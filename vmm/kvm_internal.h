@@ -141,6 +141,7 @@ int kvm_irqchip_create(struct kvm_engine *k, struct error *err);
 int kvm_irqchip_snapshot(struct kvm_engine *k, struct error *err);
 void kvm_irqchip_reset(struct engine *e);
 void kvm_irqchip_set_gsi(void *engine, int gsi, bool level);
+void kvm_irqchip_msi(struct engine *e, uint64_t address, uint32_t data);
 /* The kernel's clocks stand still between these. */
 void kvm_clocks_stop(struct kvm_engine *k);
 void kvm_clocks_start(struct kvm_engine *k);

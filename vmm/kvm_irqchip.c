@@ -12,7 +12,8 @@
  *
  * Document: Linux, Documentation/virt/kvm/api.rst: 4.24 KVM_CREATE_IRQCHIP, 4.25 KVM_IRQ_LINE, 4.26
  * and 4.27 KVM_GET/SET_IRQCHIP, 4.29 and 4.30 KVM_GET/SET_CLOCK, 4.52 KVM_SET_GSI_ROUTING, 4.57 and
- * 4.58 KVM_GET/SET_LAPIC, 4.70 KVM_KVMCLOCK_CTRL, 4.71 to 4.73 KVM_CREATE_PIT2, KVM_GET/SET_PIT2.
+ * 4.58 KVM_GET/SET_LAPIC, 4.70 KVM_KVMCLOCK_CTRL, 4.71 to 4.73 KVM_CREATE_PIT2, KVM_GET/SET_PIT2,
+ * KVM_SIGNAL_MSI.
  */
 #include "lib/bytes.h"
 #include "lib/log.h"
@@ -150,6 +151,19 @@ void kvm_irqchip_set_gsi(void *engine, int gsi, bool level)
 
 	trace(TRACE_IRQ, "gsi %d %s", gsi, level ? "up" : "down");
 	kvm_ioctl(k->vm_fd, KVM_IRQ_LINE, &l);
+}
+
+void kvm_irqchip_msi(struct engine *e, uint64_t address, uint32_t data)
+{
+	struct kvm_engine *k = (struct kvm_engine *)e;
+	struct kvm_msi msi = {
+		.address_lo = (uint32_t)address,
+		.address_hi = (uint32_t)(address >> 32),
+		.data = data,
+	};
+
+	trace(TRACE_IRQ, "msi %llx %x", (unsigned long long)address, data);
+	kvm_ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
 static uint64_t monotonic_ns(void)

@@ -43,6 +43,7 @@
 #include "vmm/consoles.h"
 #include "vmm/firmware.h"
 #include "vmm/monitor.h"
+#include "vmm/pci_devices.h"
 #include "vmm/objects.h"
 #include "vmm/ports.h"
 #include "vmm/qmp.h"
@@ -82,6 +83,15 @@ static void wire_interrupts(struct machine *m)
 struct irq_line machine_isa_line(struct machine *m, int n)
 {
 	return irq_or_input(m->isa[n]);
+}
+
+static void send_msi(void *opaque, uint64_t address, uint32_t data)
+{
+	struct machine *m = opaque;
+	if (m->kernel_irqchip)
+		m->engine->ops->irqchip_msi(m->engine, address, data);
+	else
+		lapic_msi(m->dev.lapics, address, data);
 }
 
 static int acknowledge(void *opaque, unsigned cpu)
@@ -153,6 +163,7 @@ static int build_core(struct machine *m, struct error *err)
 	m->states = state_registry_new();
 	m->typist = key_typist_new(m->clock, &m->input);
 	machine_requests_init(m);
+	m->msi = (struct msi_controller){.send = send_msi, .opaque = m};
 	m->env = (struct device_env){
 		.mem = m->mem,
 		.io = m->io,
@@ -160,6 +171,7 @@ static int build_core(struct machine *m, struct error *err)
 		.loop = m->loop,
 		.states = m->states,
 		.requests = &m->requests,
+		.msi = &m->msi,
 	};
 	return 0;
 }
@@ -340,6 +352,7 @@ static int build(struct machine *m, struct error *err)
 	    (r = build_vga(m, err)) < 0 ||                    /* display */
 	    (r = build_drives(m, err)) < 0 ||                 /* IDE, floppy, power management */
 	    (r = objects_create(m, OBJECT_LAST, err)) < 0 ||  /* those on netdevs */
+	    (r = pci_devices_build(m, err)) < 0 ||    /* -device's PCI cards */
 	    (r = firmware_build(m, err)) < 0 || /* fw_cfg: tables, boot order, kernel */
 	    (r = consoles_build(m, err)) < 0)   /* monitors, QMP */
 		return r;
@@ -354,6 +367,7 @@ struct machine *machine_new(struct options *o, struct error *err)
 	m->signal_fd = -1;
 	list_init(&m->listeners);
 	list_init(&m->chardevs);
+	list_init(&m->pci_devices);
 	if (build_core(m, err) < 0) {
 		free(m);
 		return NULL;
@@ -378,6 +392,7 @@ static void free_devices(struct machine *m)
 		if (d->member)                                                                     \
 			function(d->member);                                                       \
 	} while (0)
+	pci_devices_free(m);
 	FREE(vga, vga_free);
 	FREE(fdc, fdc_free);
 	FREE(ide, piix3_ide_free);

@@ -98,6 +98,7 @@ struct machine {
 	struct state_registry *states;
 	struct device_env env;
 	struct machine_requests requests;
+	struct msi_controller msi;
 	struct cpu_model model;
 	struct engine *engine;
 	struct strbuf notes; /* on the choice of the engine, for the user; a line each */
@@ -107,6 +108,7 @@ struct machine {
 	struct machine_devices dev;
 	uint16_t debugcon_port[4]; /* of dev.debugcon */
 	struct machine_drives drives;
+	struct list pci_devices; /* struct pci_unit (pci_devices.h) */
 	struct display *display; /* NULL without a display adapter */
 	struct input input;
 	struct key_typist *typist;

@@ -3,6 +3,7 @@
  * Where the ports are (IBM PC/AT Technical Reference, "I/O Address Map"; COM3 and COM4 as SeaBIOS
  * and Linux look for them) and what they are connected to.
  */
+#include "vmm/pci_devices.h"
 #include "vmm/ports.h"
 #include "core/chardev.h"
 #include "devices/debug_exit.h"
@@ -150,6 +151,7 @@ void ports_device_help(void)
 	     "floppy           floppy drive: drive=ID (optional),unit=,bootindex=\n"
 	     "isa-debugcon     debug console: iobase=0xe9,chardev=ID\n"
 	     "isa-debug-exit   writing v ends minivm with status 2v+1: iobase=0x501,iosize=2");
+	pci_devices_help();
 }
 
 static int unknown_device(const char *driver, struct error *err)
@@ -160,6 +162,8 @@ static int unknown_device(const char *driver, struct error *err)
 	if (why)
 		return error_set(err, ENOTSUP, "%s", why);
 	const char *near = nearest_word(driver, drivers);
+	if (!near)
+		near = pci_device_type_near(driver);
 	if (near)
 		return error_set(err, EINVAL, "unknown device; did you mean '%s'?", near);
 	return error_set(err, EINVAL, "unknown device; -device help lists them");
@@ -175,8 +179,8 @@ static int build_device(struct machine *m, const char *text, struct error *err)
 	opts_get(&opts, "id");
 	if (!driver)
 		r = error_set(err, EINVAL, "it needs the device's name; -device help lists them");
-	else if (drives_is_front_end(driver))
-		goto out; /* drives_create() makes it */
+	else if (drives_is_front_end(driver) || pci_device_type_find(driver))
+		goto out; /* drives_create() or pci_devices_build() makes it */
 	else if (!strcmp(driver, "isa-debug-exit"))
 		r = build_debug_exit(m, &opts, err);
 	else if (!strcmp(driver, "isa-debugcon"))
