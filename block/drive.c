@@ -1,136 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Drives (drive.h): an image that may be exchanged, and requests to it.
+ * Drives (drive.h): what they are called, their medium and its change. Their requests are in
+ * drive_queue.c.
  *
- * A request goes to a worker thread (queue.c), which runs it straight against the image and puts it
- * on the drive's list of finished ones. One deferred call of the event loop hands those back. A
- * flush needs no ordering of its own: an image's flush covers all that was complete before it, and
- * a device completes a write before a guest can count on a flush for it.
- *
- * The image is only exchanged while nothing is in flight.
+ * The image is only exchanged while the queue is paused and nothing is in flight.
  */
-#include "block/drive.h"
-#include "block/queue.h"
-#include "lib/bytes.h"
+#include "block/drive_internal.h"
 #include "lib/log.h"
 #include "lib/text.h"
 #include <errno.h>
-#include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct drive {
-	struct loop *loop;
-	char *id, *serial, *file;
-	enum drive_kind kind;
-	struct image *image; /* NULL: no medium */
-	unsigned image_flags;
-	bool snapshot;
-	unsigned cylinders, heads, sectors;
-	struct drive_media_ops ops;
-	void (*moved)(void *opaque, struct drive *drive, bool open);
-	void *moved_opaque;
-
-	unsigned in_flight; /* machine lock */
-	struct loop_call call;
-
-	pthread_mutex_t lock; /* guards the list of finished requests */
-	pthread_cond_t some_finished;
-	struct drive_request *first, **last;
-};
-
-/* What a worker gets: the request has no room for it, so it is allocated. */
-struct job {
-	struct work work;
-	struct drive_request *req;
-	struct image *image;
-};
-
-static int run_request(struct image *img, const struct drive_request *req)
-{
-	int rc;
-	if (!img)
-		return -ENOMEDIUM;
-	switch (req->op) {
-	case DRIVE_READ: return image_preadv(img, req->iov, req->iovcnt, req->offset);
-	case DRIVE_WRITE: rc = image_pwritev(img, req->iov, req->iovcnt, req->offset); break;
-	case DRIVE_FLUSH: return image_flush(img);
-	case DRIVE_DISCARD: rc = image_discard(img, req->offset, req->len); break;
-	case DRIVE_WRITE_ZEROES: rc = image_write_zeroes(img, req->offset, req->len, true); break;
-	default: return -EINVAL;
-	}
-	return rc == 0 && req->fua ? image_flush(img) : rc;
-}
-
-static void finished(struct drive *drive, struct drive_request *req)
-{
-	/* The call is scheduled under the lock: once drive_drain() has seen the request, this
-	 * thread touches the drive no more. */
-	pthread_mutex_lock(&drive->lock);
-	req->next = NULL;
-	*drive->last = req;
-	drive->last = &req->next;
-	loop_call_schedule(drive->loop, &drive->call);
-	pthread_cond_signal(&drive->some_finished);
-	pthread_mutex_unlock(&drive->lock);
-}
-
-static void run_job(struct work *work)
-{
-	struct job *job = container_of(work, struct job, work);
-	struct drive_request *req = job->req;
-	req->result = run_request(job->image, req);
-	free(job);
-	finished(req->drive, req);
-}
-
-/* Hands back what has finished. Machine lock held. */
-static void complete(void *opaque)
-{
-	struct drive *drive = opaque;
-	for (;;) {
-		pthread_mutex_lock(&drive->lock);
-		struct drive_request *req = drive->first;
-		if (req) {
-			drive->first = req->next;
-			if (!drive->first)
-				drive->last = &drive->first;
-		}
-		pthread_mutex_unlock(&drive->lock);
-		if (!req)
-			return;
-		drive->in_flight--;
-		if (req->result)
-			trace(TRACE_BLOCK, "%s: op %d at %" PRIu64 " failed: %s", drive->id,
-			      req->op, req->offset, strerror(-req->result));
-		req->done(req, req->result);
-	}
-}
-
-void drive_submit(struct drive *drive, struct drive_request *req)
-{
-	struct job *job = xcalloc(1, sizeof(*job));
-	job->work.run = run_job;
-	job->req = req;
-	job->image = drive->image;
-	req->drive = drive;
-	drive->in_flight++;
-	trace(TRACE_BLOCK, "%s: op %d at %" PRIu64 ", %" PRIu64 " bytes", drive->id, req->op,
-	      req->offset, req->len);
-	work_submit(&job->work);
-}
-
-void drive_drain(struct drive *drive)
-{
-	while (drive->in_flight) {
-		pthread_mutex_lock(&drive->lock);
-		while (!drive->first)
-			pthread_cond_wait(&drive->some_finished, &drive->lock);
-		pthread_mutex_unlock(&drive->lock);
-		complete(drive);
-	}
-}
 
 int drive_pread(struct drive *drive, void *buf, size_t len, uint64_t offset)
 {
@@ -168,10 +48,10 @@ struct drive *drive_new(struct loop *loop, const struct drive_config *config, st
 		.heads = config->heads,
 		.sectors = config->sectors,
 	};
-	drive->last = &drive->first;
-	loop_call_init(&drive->call, complete, drive);
-	pthread_mutex_init(&drive->lock, NULL);
-	pthread_cond_init(&drive->some_finished, NULL);
+	if (drive_queue_init(drive, config, err)) {
+		drive_free(drive);
+		return NULL;
+	}
 	if (config->file) {
 		drive->image = open_medium(drive, config->file, config->format, config->image_flags,
 					   config->opts, err);
@@ -204,9 +84,7 @@ void drive_free(struct drive *drive)
 		return;
 	drive_drain(drive);
 	close_medium(drive);
-	loop_call_cancel(drive->loop, &drive->call);
-	pthread_mutex_destroy(&drive->lock);
-	pthread_cond_destroy(&drive->some_finished);
+	drive_queue_fini(drive);
 	free(drive->id);
 	free(drive->serial);
 	free(drive->file);
@@ -340,9 +218,11 @@ static int may_remove(struct drive *drive, bool force, struct error *err)
 static void remove_medium(struct drive *drive)
 {
 	bool was_open = drive_tray_open(drive);
+	drive_pause(drive);
 	drive_drain(drive);
 	bool had_medium = drive->image != NULL;
 	close_medium(drive);
+	drive_resume(drive);
 	if (drive->ops.changed && (had_medium || drive_has_tray(drive)))
 		drive->ops.changed(drive->ops.opaque, false);
 	if (drive_has_tray(drive) && !was_open)
@@ -378,9 +258,12 @@ int drive_change(struct drive *drive, const char *file, const char *format, cons
 	if (!image)
 		return -(err && err->code ? err->code : EIO);
 	remove_medium(drive);
+	drive_pause(drive);
+	drive_drain(drive);
 	drive->image = image;
 	drive->image_flags = flags;
 	drive->file = xstrdup(file);
+	drive_resume(drive);
 	if (drive->ops.changed)
 		drive->ops.changed(drive->ops.opaque, true);
 	if (drive_has_tray(drive))

@@ -1,15 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A drive as a device sees it: something with a medium that may come and go, and a queue that takes
- * requests. The queue runs them on worker threads straight against the image and reports each
- * completion in the event loop with the machine lock held.
+ * requests. The queue runs them on worker threads straight against the image.
  *
- * Functions are for the lock holder unless noted.
+ * Functions are for the holder of the machine lock unless noted.
+ *
+ * The queue itself needs no machine lock: drive_submit() may be called by any thread, with or
+ * without it, with any number of requests in flight. There is no order between requests in flight;
+ * a flush covers every write that was completed (`done` had run) before it was submitted. How a
+ * completion is told is each request's choice:
+ *
+ *   on_worker false: `done` runs in the event loop (or in drive_drain()) with the machine lock held.
+ *   on_worker true:  `done` runs on the worker that did the transfer, without the machine lock, as
+ *                    soon as it is over. It must not take the machine lock, call drive_drain() or
+ *                    block; it may submit again, and may reuse or free the request. (Held requests
+ *                    that are given up, see drive_fail_held(), are told on the caller's thread.)
+ *
+ * `done` never runs within drive_submit().
  */
 #ifndef BLOCK_DRIVE_H
 #define BLOCK_DRIVE_H
 
 #include "block/image.h"
+#include "block/queue.h"
+#include "block/throttle.h"
 #include "lib/loop.h"
 
 struct drive;
@@ -19,21 +33,33 @@ enum drive_kind { DRIVE_DISK, DRIVE_CDROM, DRIVE_FLOPPY };
 enum drive_op { DRIVE_READ, DRIVE_WRITE, DRIVE_FLUSH, DRIVE_DISCARD, DRIVE_WRITE_ZEROES };
 
 /* One request, storage of the caller, untouched until `done` runs. Buffers are host memory (guest
- * RAM through mem_dma_map(), or a device's own buffer). */
+ * RAM through mem_dma_map(), or a device's own buffer); any number of pieces of any length. */
 struct drive_request {
 	enum drive_op op;
 	uint64_t offset, len; /* bytes; len is the sum of the iovec for READ and WRITE */
 	const struct iovec *iov;
 	int iovcnt;
 	bool fua;
-	/* Event loop, lock held; `result` is 0 or -errno. */
+	bool keep_allocated; /* WRITE_ZEROES: the range keeps its space even with discard=unmap */
+	bool on_worker;      /* see above */
+	/* `result` is 0 or -errno. */
 	void (*done)(struct drive_request *req, int result);
 	void *opaque;
 	/* private */
 	struct drive *drive;
 	int result;
 	struct drive_request *next;
-	struct loop_call call;
+	struct work work;
+	struct throttle_item throttle;
+};
+
+/* What becomes of a request that failed: rerror= for reads, werror= for all others. */
+enum drive_error_policy {
+	DRIVE_ERROR_DEFAULT, /* ENOSPC for writes, REPORT for reads */
+	DRIVE_ERROR_REPORT,  /* the guest is told */
+	DRIVE_ERROR_IGNORE,  /* the guest believes that it succeeded */
+	DRIVE_ERROR_STOP,    /* it is held, and the machine stops; drive_retry() tries again */
+	DRIVE_ERROR_ENOSPC,  /* STOP when the host's disk is full, REPORT otherwise */
 };
 
 struct drive_config {
@@ -46,20 +72,58 @@ struct drive_config {
 	unsigned cylinders, heads, sectors; /* geometry asked for by the user, or 0 */
 	const char *serial;                 /* or NULL */
 	struct opts *opts;                  /* further driver options, may be NULL */
+	enum drive_error_policy rerror, werror;
+	const struct throttle_limits *limits; /* or NULL */
+	const char *throttle_group;           /* shared by the drives that name it; NULL: own */
 };
 
 /* Opens the medium, if any. NULL with an error that says what is wrong with which file. */
 struct drive *drive_new(struct loop *loop, const struct drive_config *config, struct error *err);
-/* Waits for requests in flight, flushes, closes. */
+/* Waits for requests in flight, flushes, closes. Held requests are dropped. */
 void drive_free(struct drive *drive);
 
+/* Any thread, machine lock held or not. */
 void drive_submit(struct drive *drive, struct drive_request *req);
-/* Waits until no request is in flight; completions run inside (lock held by the caller, the loop's
- * thread or not). */
+/* Waits until no request is in flight, those that a throttle delays included (they go at once);
+ * completions run inside (lock held by the caller, the loop's thread or not). Requests held by
+ * an error policy stay. */
 void drive_drain(struct drive *drive);
+/* From pause to resume (they nest) requests are accepted but none starts: with a drive_drain()
+ * between them the drive is at rest even if other threads go on submitting. */
+void drive_pause(struct drive *drive);
+void drive_resume(struct drive *drive);
 /* Synchronous transfer for firmware tables, probing and slow devices; 0 or -errno. */
 int drive_pread(struct drive *drive, void *buf, size_t len, uint64_t offset);
 int drive_pwrite(struct drive *drive, const void *buf, size_t len, uint64_t offset);
+
+/* A request has failed. Runs in the loop, lock held; for ACTION STOP the machine is expected to stop
+ * soon. Without a listener every error is reported to the guest. One listener; NULL takes it back. */
+struct drive_error {
+	enum drive_op op;
+	int code;                       /* errno */
+	enum drive_error_policy action; /* REPORT, IGNORE or STOP */
+};
+void drive_on_error(struct drive *drive,
+		    void (*failed)(void *opaque, struct drive *drive,
+				   const struct drive_error *error),
+		    void *opaque);
+/* How many requests wait for drive_retry(). */
+unsigned drive_held(struct drive *drive);
+/* Starts the held requests again (the machine goes on). */
+void drive_retry(struct drive *drive);
+/* Completes the held requests with the errors they had (the machine is reset, or the device that
+ * made them wants to be rid of them). */
+void drive_fail_held(struct drive *drive);
+/* "ok", "failed" or "nospace": why the machine was stopped, until drive_retry(). */
+const char *drive_io_status(struct drive *drive);
+
+/* The limits in force; all zero without any. */
+void drive_get_limits(struct drive *drive, struct throttle_limits *limits);
+/* Sets the limits of the drive's group, or moves it to the group of that name first. */
+int drive_set_limits(struct drive *drive, const struct throttle_limits *limits, const char *group,
+		     struct error *err);
+/* NULL: the drive is in no group. */
+const char *drive_throttle_group(struct drive *drive);
 
 const char *drive_id(const struct drive *drive);
 enum drive_kind drive_get_kind(const struct drive *drive);

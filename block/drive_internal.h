@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* What drive.c (media) and drive_queue.c (requests) share. */
+#ifndef BLOCK_DRIVE_INTERNAL_H
+#define BLOCK_DRIVE_INTERNAL_H
+
+#include "block/drive.h"
+#include <pthread.h>
+
+struct drive {
+	struct loop *loop;
+	char *id, *serial, *file;
+	enum drive_kind kind;
+	struct image *image; /* NULL: no medium */
+	unsigned image_flags;
+	bool snapshot;
+	unsigned cylinders, heads, sectors;
+	struct drive_media_ops ops;
+	void (*moved)(void *opaque, struct drive *drive, bool open);
+	void *moved_opaque;
+
+	/* The queue: drive_queue.c. */
+	struct loop_call call; /* completions and errors for the loop */
+	enum drive_error_policy rerror, werror;
+	void (*failed)(void *opaque, struct drive *drive, const struct drive_error *error);
+	void *failed_opaque;
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t progress;
+	unsigned in_flight; /* accepted and started, and not yet told */
+	unsigned paused;
+	struct drive_request *waiting, **last_waiting;   /* submitted while paused */
+	struct drive_request *finished, **last_finished; /* for the loop */
+	struct drive_request *held, **last_held;         /* by an error policy */
+	unsigned held_count;
+	struct drive_event *events, **last_event; /* errors that the loop has to tell */
+	bool stopped_on_error, stopped_on_enospc;
+	struct throttle_group *throttle; /* NULL: none */
+};
+
+/* Before the medium is opened (0 or -errno; drive_queue_fini() is needed in any case), and after it
+ * is closed. */
+int drive_queue_init(struct drive *drive, const struct drive_config *config, struct error *err);
+void drive_queue_fini(struct drive *drive);
+
+#endif
