@@ -66,6 +66,12 @@ LDLIBS   += $(shell $(PKG_CONFIG) --libs libzstd)
 else
 WITHOUT  += libzstd (no zstd clusters in qcow2)
 endif
+ifeq ($(call have,gnutls),1)
+CPPFLAGS += -DHAVE_GNUTLS $(shell $(PKG_CONFIG) --cflags gnutls)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs gnutls)
+else
+WITHOUT  += GnuTLS (no TLS)
+endif
 ifneq ($(WITHOUT),)
 ifeq ($(MAKELEVEL),0)
 $(info Building without $(WITHOUT))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/objects.h"
 #include "lib/secret.h"
+#include "lib/tls.h"
 #include "vmm/machine.h"
 #include <errno.h>
 #include <stddef.h>
@@ -8,6 +9,9 @@
 /* One row a type: its name, properties, phase and functions are in the struct (lib/object.h). */
 static const struct object_type *const types[] = {
 	&secret_type,
+	&tls_creds_x509_type,
+	&tls_creds_psk_type,
+	&tls_creds_anon_type,
 	NULL,
 };
 

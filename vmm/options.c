@@ -21,6 +21,9 @@
 #ifdef HAVE_ZSTD
 #include <zstd.h>
 #endif
+#ifdef HAVE_GNUTLS
+#include <gnutls/gnutls.h>
+#endif
 
 void arg_list_add(struct arg_list *list, const char *arg)
 {
@@ -218,6 +221,9 @@ void options_print_version(void)
 #ifdef HAVE_ZSTD
 	printf(", zstd " ZSTD_VERSION_STRING);
 #endif
+#ifdef HAVE_GNUTLS
+	printf(", GnuTLS " GNUTLS_VERSION);
+#endif
 #ifdef HAVE_JSONC
 	printf(", json-c " JSON_C_VERSION);
 #endif
@@ -231,6 +237,9 @@ void options_print_version(void)
 	const char *separator = " ";
 #ifndef HAVE_ZSTD
 	printf("%szstd (zstd-compressed qcow2 images)", separator), separator = ", ";
+#endif
+#ifndef HAVE_GNUTLS
+	printf("%sGnuTLS (TLS)", separator), separator = ", ";
 #endif
 #ifndef HAVE_PNG
 	printf("%slibpng (PNG screenshots)", separator), separator = ", ";
