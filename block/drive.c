@@ -28,10 +28,20 @@ static struct image *open_medium(const struct drive *drive, const char *file, co
 {
 	if (drive->kind == DRIVE_CDROM)
 		flags &= ~(unsigned)IMAGE_WRITABLE;
+	if (!(flags & IMAGE_WRITABLE))
+		flags &= ~(unsigned)IMAGE_FILTERS;
 	if (!drive->snapshot || drive->kind == DRIVE_CDROM)
 		return image_open(file, format, flags, opts, err);
-	struct image *base = image_open(file, format, flags & ~(unsigned)IMAGE_WRITABLE, opts, err);
-	return base ? image_open_snapshot(base, err) : NULL;
+	/* What is put over the drive goes over the temporary overlay. */
+	unsigned filters = flags & IMAGE_FILTERS;
+	flags &= ~(unsigned)(IMAGE_WRITABLE | IMAGE_FILTERS);
+	struct image *base = image_open(file, format, flags, opts, err);
+	struct image *overlay = base ? image_open_snapshot(base, err) : NULL;
+	if (overlay && image_add_filters(overlay, filters, err)) {
+		image_close(overlay);
+		overlay = NULL;
+	}
+	return overlay;
 }
 
 struct drive *drive_new(struct loop *loop, const struct drive_config *config, struct error *err)

@@ -83,7 +83,23 @@ int image_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_
 	int rc = check_range(img, offset, len);
 	if (rc || !len)
 		return rc;
+	if (img->copies && (rc = image_copy_on_read(img, offset, len)) < 0)
+		return rc;
 	return img->driver->preadv(img, iov, iovcnt, offset);
+}
+
+/* Every change is enclosed by these: none goes on while copy-on-read copies. */
+static void change_begin(struct image *img)
+{
+	if (img->copies)
+		pthread_rwlock_rdlock(&img->copies->lock);
+}
+
+static int change_end(struct image *img, int rc)
+{
+	if (img->copies)
+		pthread_rwlock_unlock(&img->copies->lock);
+	return rc;
 }
 
 static int written(struct image *img, int rc)
@@ -101,7 +117,11 @@ int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64
 		return rc;
 	if (!img->driver->pwritev)
 		return -ENOTSUP;
-	return written(img, img->driver->pwritev(img, iov, iovcnt, offset));
+	if ((img->flags & (IMAGE_DETECT_ZEROES | IMAGE_DETECT_UNMAP)) && iov_all_zero(iov, iovcnt))
+		return image_write_zeroes(img, offset, len, img->flags & IMAGE_DETECT_UNMAP);
+	change_begin(img);
+	rc = change_end(img, img->driver->pwritev(img, iov, iovcnt, offset));
+	return written(img, rc);
 }
 
 int image_pread(struct image *img, void *buf, size_t len, uint64_t offset)
@@ -130,7 +150,9 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len)
 		rc = guard_first_sector(img, NULL, 0, offset, len);
 	if (rc || !len || !(img->flags & IMAGE_DISCARD) || !img->driver->discard)
 		return rc;
-	return written(img, img->driver->discard(img, offset, len));
+	change_begin(img);
+	rc = change_end(img, img->driver->discard(img, offset, len));
+	return written(img, rc);
 }
 
 /* Writes real zeroes, in pieces. */
@@ -159,12 +181,13 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 	if (!img->driver->pwritev)
 		return -ENOTSUP;
 	rc = -ENOTSUP;
+	change_begin(img);
 	if (img->driver->write_zeroes)
 		rc = img->driver->write_zeroes(img, offset, len,
 					       may_unmap && (img->flags & IMAGE_DISCARD));
 	if (rc == -ENOTSUP)
 		rc = write_zero_bytes(img, offset, len);
-	return written(img, rc);
+	return written(img, change_end(img, rc));
 }
 
 int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint64_t offset)
@@ -174,7 +197,9 @@ int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint
 		return rc;
 	if (!img->driver->write_compressed)
 		return -ENOTSUP;
-	return written(img, img->driver->write_compressed(img, buf, len, offset));
+	change_begin(img);
+	rc = change_end(img, img->driver->write_compressed(img, buf, len, offset));
+	return written(img, rc);
 }
 
 int image_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,

@@ -31,7 +31,11 @@ enum image_flags {
 	IMAGE_DISCARD =
 		1 << 7,       /* discard=unmap: discard gives space back; otherwise it is a no-op */
 	IMAGE_CHECK = 1 << 8, /* open even a damaged image as far as possible (check, info) */
-	IMAGE_PROBED = 1 << 9, /* set by image_open() when it had to guess the format */
+	IMAGE_PROBED = 1 << 9,         /* set by image_open() when it had to guess the format */
+	IMAGE_DETECT_ZEROES = 1 << 10, /* detect-zeroes=on: writes of zeroes become write_zeroes */
+	IMAGE_DETECT_UNMAP = 1 << 11,  /* detect-zeroes=unmap: the same, giving the space back */
+	IMAGE_COPY_ON_READ = 1 << 12,  /* copy-on-read=on: what was read from below stays here */
+	IMAGE_FILTERS = IMAGE_DETECT_ZEROES | IMAGE_DETECT_UNMAP | IMAGE_COPY_ON_READ,
 };
 
 /* What block_status says about a range. */
@@ -157,6 +161,7 @@ struct image {
 	char *data_path;       /* of an external data file, or NULL */
 	uint64_t size;         /* virtual, bytes; atomic reads */
 	unsigned flags;
+	struct image_copies *copies; /* with copy-on-read (filters.c) */
 };
 
 /*
@@ -203,6 +208,9 @@ bool image_writable(const struct image *img);
 /* NULL-terminated list of format names. */
 const char *const *image_formats(void);
 const struct image_driver *image_driver_find(const char *name);
+/* Puts detect-zeroes and copy-on-read (IMAGE_FILTERS of the flags) over an open image;
+ * image_open() does so with its own flags. */
+int image_add_filters(struct image *img, unsigned flags, struct error *err);
 /* Opens a temporary qcow2 overlay on `base` that vanishes when closed (-snapshot); takes over
  * `base`. */
 struct image *image_open_snapshot(struct image *base, struct error *err);

@@ -76,3 +76,32 @@ void iov_zero(struct iov_iter *it, size_t len)
 	for (void *p; (p = piece(it, len, &part)); len -= part)
 		memset(p, 0, part);
 }
+
+bool all_zero(const void *p, size_t len)
+{
+	const uint8_t *b = p;
+	/* Most data shows at once that it is none; the rest goes fast in vectors. */
+	if (!len || b[0] || b[len - 1] || b[len / 2])
+		return !len;
+	while (len >= 256) {
+		uint64_t v[32], any = 0;
+		memcpy(v, b, sizeof(v));
+		for (int i = 0; i < 32; i++)
+			any |= v[i];
+		if (any)
+			return false;
+		b += 256;
+		len -= 256;
+	}
+	while (len && !*b)
+		b++, len--;
+	return !len;
+}
+
+bool iov_all_zero(const struct iovec *iov, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (!all_zero(iov[i].iov_base, iov[i].iov_len))
+			return false;
+	return true;
+}

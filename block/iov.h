@@ -3,6 +3,7 @@
 #ifndef BLOCK_IOV_H
 #define BLOCK_IOV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -29,5 +30,7 @@ void iov_advance(struct iov_iter *it, size_t len);
 void iov_read(struct iov_iter *it, void *to, size_t len);
 void iov_write(struct iov_iter *it, const void *from, size_t len);
 void iov_zero(struct iov_iter *it, size_t len);
+bool all_zero(const void *p, size_t len);
+bool iov_all_zero(const struct iovec *iov, int count);
 
 #endif

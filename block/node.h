@@ -4,6 +4,7 @@
 #define BLOCK_NODE_H
 
 #include "block/image.h"
+#include <pthread.h>
 
 extern const struct image_driver raw_driver, qcow2_driver;
 
@@ -11,6 +12,15 @@ extern const struct image_driver raw_driver, qcow2_driver;
 const struct image_driver *image_probe(const uint8_t *head, size_t len, const char *path);
 /* The name of a format that these bytes belong to but that has no driver here, or NULL. */
 const char *image_foreign_format(const uint8_t *head, size_t len);
+/* filters.c. What a change of an image with copy-on-read holds for reading. */
+struct image_copies {
+	pthread_rwlock_t lock;
+	uint64_t unit; /* bytes copied together */
+};
+/* Brings what the layer lacks of this range up into it. */
+int image_copy_on_read(struct image *img, uint64_t offset, uint64_t len);
+void image_drop_filters(struct image *img);
+
 /* How much of a file's beginning probing looks at. */
 enum { PROBE_BYTES = 512 };
 

@@ -232,7 +232,7 @@ static struct image *open_node(const struct node_args *a, struct error *err)
 	img->driver = driver;
 	img->file = file;
 	img->path = xstrdup(a->path);
-	img->flags = a->flags & ~(unsigned)IMAGE_PROBED;
+	img->flags = a->flags & ~(unsigned)(IMAGE_PROBED | IMAGE_FILTERS);
 	if (probed && driver == &raw_driver)
 		img->flags |= IMAGE_PROBED;
 	img->state = xcalloc(1, driver->state_size);
@@ -267,6 +267,10 @@ struct image *image_open(const char *path, const char *format, unsigned flags, s
 			      .flags = flags,
 			      .opts = opts};
 	struct image *img = open_node(&a, err);
+	if (img && image_add_filters(img, flags, err)) {
+		image_close(img);
+		img = NULL;
+	}
 	if (img && (img->flags & IMAGE_PROBED) && (flags & IMAGE_WRITABLE))
 		warn("the format of '%s' was not given and is guessed to be raw; writes to its "
 		     "first sector are restricted, say format=raw to lift that",
@@ -282,6 +286,7 @@ void image_close(struct image *img)
 		return;
 	if (img->state && img->driver->close)
 		img->driver->close(img);
+	image_drop_filters(img);
 	image_close(img->backing);
 	file_close(img->file);
 	free(img->state);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* minivm-img commit and rebase: commands that move data between the layers of a chain. */
 #include "block/image.h"
+#include "block/iov.h"
 #include "block/node.h"
 #include "block/path.h"
 #include "lib/bytes.h"
@@ -106,7 +107,7 @@ int img_commit(int argc, char **argv)
 static int keep_run(struct image *img, struct image *now, const uint8_t *buf, size_t len,
 		    uint64_t at)
 {
-	if (!img_all_zero(buf, len))
+	if (!all_zero(buf, len))
 		return image_pwrite(img, buf, len, at);
 	struct image *old = img->backing;
 	img->backing = now;

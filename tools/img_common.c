@@ -75,27 +75,6 @@ bool img_cache_flags(const char *mode, const char *otherwise, unsigned *flags)
 	return false;
 }
 
-bool img_all_zero(const void *p, size_t len)
-{
-	const uint8_t *b = p;
-	/* Most data shows at once that it is none; the rest goes fast in vectors. */
-	if (!len || b[0] || b[len - 1] || b[len / 2])
-		return !len;
-	while (len >= 256) {
-		uint64_t v[32], any = 0;
-		memcpy(v, b, sizeof(v));
-		for (int i = 0; i < 32; i++)
-			any |= v[i];
-		if (any)
-			return false;
-		b += 256;
-		len -= 256;
-	}
-	while (len && !*b)
-		b++, len--;
-	return !len;
-}
-
 size_t img_differ(const uint8_t *a, const uint8_t *b, size_t len)
 {
 	if (memcmp(a, b, len) == 0)

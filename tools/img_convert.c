@@ -9,6 +9,7 @@
  */
 #include "block/file.h"
 #include "block/image.h"
+#include "block/iov.h"
 #include "block/node.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
@@ -143,7 +144,7 @@ static int write_data(struct convert *c, const uint8_t *buf, uint64_t at, size_t
 			size_t n = c->grain - (size_t)((at + i) & (c->grain - 1));
 			if (n > len - i)
 				n = len - i;
-			bool z = c->sparse && img_all_zero(buf + i, n);
+			bool z = c->sparse && all_zero(buf + i, n);
 			if (i == start)
 				zero = z;
 			if (z != zero)
@@ -173,7 +174,7 @@ static int write_compressed(struct convert *c, const uint8_t *buf, uint64_t at, 
 		if (kind == EXTENT_BACKING && count >= n)
 			continue;
 		int rc;
-		if (c->sparse && img_all_zero(buf + i, n)) {
+		if (c->sparse && all_zero(buf + i, n)) {
 			rc = write_zeroes(c, at + i, n);
 		} else {
 			rc = image_pwrite_compressed(c->to, buf + i, n, at + i);
