@@ -218,7 +218,7 @@ install: all man
 	install -m 644 $(MAN) $(DESTDIR)$(PREFIX)/share/man/man1/
 
 # Layout is clang-format's business; `make format-check` fails when a file differs.
-FORMATTED := $(wildcard */*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
+FORMATTED := $(wildcard */*.[ch] bench/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 format:
 	clang-format -i $(FORMATTED)
 format-check:
