@@ -212,6 +212,25 @@ struct soft_cpu {
 	bool delivering;
 	bool skip_breakpoint; /* soft_cpu_run() was called on a debugger's breakpoint: go past it */
 
+	/* The translator (jit.h). */
+	struct jit_cpu {
+		uint8_t *tables[2]; /* flat address tables, supervisor and user; NULL: interpret */
+		uint8_t *current;   /* of the current privilege, or one without entries (R13) */
+		int64_t count;      /* R11 at the last callout */
+		uint64_t origin;    /* instructions = origin + count */
+		uint32_t flags;     /* AH as LAHF stores it in bits 8..15, OF in bit 0 */
+		uint32_t arg;       /* R8D at the last callout */
+		uint32_t scratch;
+		int64_t limit[6][2];    /* minus the end of the segment window, by write */
+		uint16_t mode;          /* number of the current struct jit_mode; 0: to be found */
+		uint8_t fpu;            /* enum jit_fpu_place */
+		bool fpu_load;          /* to be made live on the way back into translated code */
+		uint32_t fpu_absent;    /* 0 while live: what translated code looks at */
+		struct jit_fill *fills; /* entries of the tables to be cleared */
+		unsigned fill_count;
+		uint8_t fx[512] __attribute__((aligned(64)));
+	} jit;
+
 	struct soft_cpu_config config;
 	struct cpuid_leaf leaves[CPUID_MAX_LEAVES];
 	unsigned leaf_count;

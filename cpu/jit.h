@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The translator: blocks that run often become x86-64 code.
+ *
+ * What stands where while translated code runs:
+ *
+ *   RAX RDX RBX RBP RSI RDI   guest EAX EDX EBX EBP ESI EDI, zero-extended
+ *   R10, R15                  guest ECX, guest ESP, zero-extended
+ *   CF PF AF ZF SF OF         the guest's, at every boundary between guest instructions, and so
+ *                             whatever translated code does in between leaves them alone: LEA, MOV,
+ *                             NOT, the BMI2 shifts, JRCXZ
+ *   RCX R8 R9                 scratch
+ *   R11                       instructions executed, minus the number at which to leave: negative
+ *   R12                       JIT_SHIFT
+ *   R13                       the address tables of the current privilege (jit_tables.c)
+ *   R14                       struct soft_cpu
+ *   RSP                       the host's stack, aligned to 16
+ *   x87, XMM, MXCSR           the guest's while soft_cpu.jit.fpu is JIT_FPU_LIVE
+ *
+ * A memory operand goes through a flat table with an 8-byte entry for each page: host address minus
+ * linear address, or 0 if a closer look is needed. The index of an access of 2^n bytes is the linear
+ * address rotated right by n and then shifted down to the page number, so that misaligned addresses
+ * lie in a part of the table which is never filled, and one test settles both questions. An entry of
+ * 0 leads to a stub outside the straight line: it looks whether a misaligned access lies in pages
+ * next to each other in host memory, and otherwise has the interpreter execute the whole
+ * instruction, faults included. So an exception needs no table to restore state from: at the moment
+ * it is raised the guest's state is the interpreter's.
+ *
+ * Whatever leaves the straight line calls one thunk (jit_thunk.c) with a struct jit_site behind the
+ * call; the thunk saves the guest's registers and calls jit_callout(), which says where to go on.
+ *
+ * A translation belongs to a block, an EIP and a mode (struct jit_mode). Jumps to the same page are
+ * linked directly; those to another page, returns and computed jumps enter through code that looks
+ * whether the page is mapped as it was when the target was translated.
+ */
+#ifndef CPU_JIT_H
+#define CPU_JIT_H
+
+#include "cpu/code.h"
+#include "cpu/jit_emit.h"
+#include <stdio.h>
+
+/* R12: as a 32-bit shift count it is 10, which takes a linear address rotated by 2 to its page
+ * number; as a 64-bit one it leaves of a small number nothing and of a negative one something. */
+enum { JIT_SHIFT = 42 };
+
+/* Offsets from R13, all within reach of a 32-bit displacement. */
+enum jit_table_layout {
+	JIT_ENTRY = 8,
+	JIT_READ = 0,
+	JIT_WRITE =
+		(1 << 24) * JIT_ENTRY, /* read and write: page number and 4 bits of misalignment */
+	JIT_EXEC = 2 * JIT_WRITE,
+	/* The jump cache, indexed by the low 16 bits of EIP: minus (EIP + mode), and code. */
+	JIT_JUMP_TAG = JIT_EXEC + (1 << 20) * JIT_ENTRY,
+	JIT_JUMP_CODE = JIT_JUMP_TAG + (1 << 16) * JIT_ENTRY,
+	JIT_TABLES_SIZE = JIT_JUMP_CODE + (1 << 16) * JIT_ENTRY,
+};
+
+/* What code was translated for, beside its bytes and EIP. Modes are numbered from 1. */
+struct jit_mode {
+	uint32_t cs_base, cs_limit;
+	bool code32, stack32;
+	bool flat; /* DS, ES and SS: base 0, limit 4 GiB, readable and writable */
+};
+enum { JIT_MODES_MAX = 256 };
+
+struct jit_code;
+
+/* A jump from one translation to another. */
+struct jit_link {
+	uint8_t *patch;      /* writable address of the rel32; NULL: no such exit */
+	const uint8_t *stub; /* where it goes while it is not linked */
+	struct jit_code *target;
+	struct jit_link *next; /* of those that lead to `target` */
+};
+
+struct jit_code {
+	struct jit_code *next; /* translations of the same block */
+	struct code_block *block;
+	uint32_t eip;
+	uint16_t mode;
+	uint16_t host_bytes;
+	const uint8_t *entry;    /* counts, does not look whether to leave */
+	const uint8_t *checked;  /* looks whether to leave, then entry */
+	const uint8_t *indirect; /* looks whether the page is still mapped so, then checked */
+	struct jit_link link[2];
+	struct jit_link *incoming;
+};
+
+enum jit_site_kind {
+	JIT_SITE_INTERPRET, /* the instruction `index`; then go on at `resume` */
+	JIT_SITE_LINK,      /* end of a block: direct jump to `eip`; `index` is the link */
+	JIT_SITE_JUMP,      /* end of a block: jump to the address in R8D */
+	JIT_SITE_LEAVE,     /* at `eip`, because R11 ran out */
+	JIT_SITE_REMAPPED,  /* at `eip`: the page is no longer mapped as it was */
+	JIT_SITE_FPU, /* the guest's x87 and SSE state is to be loaded before instruction `index` */
+};
+
+/* Lies in the code, behind the call of the thunk. */
+struct jit_site {
+	const uint8_t *resume;
+	struct jit_code *code;
+	uint32_t eip; /* of the instruction, or of the target */
+	uint16_t index;
+	uint8_t kind;
+	bool needs_fpu; /* the x87 and SSE state must be live at `resume` */
+} __attribute__((packed));
+
+/* One block being translated. */
+enum { JIT_PENDING_MAX = 16 };
+struct jit {
+	struct emitter hot;  /* the straight line */
+	struct emitter cold; /* stubs */
+	struct jit_cache *cache;
+	struct jit_code *code;
+	struct jit_mode mode;
+	const struct insn *insn; /* being translated */
+	unsigned index;          /* its number in the block */
+	uint32_t eip;            /* its address */
+	bool fpu_ready;          /* x87 and SSE state are known to be live here */
+	bool uses_fpu;           /* the block needs them live */
+	struct {
+		uint8_t *rel8;         /* of a JRCXZ in the straight line */
+		const uint8_t *target; /* in the cold code */
+	} pending[JIT_PENDING_MAX];
+	unsigned pending_count;
+};
+
+/* ---- jit_mem.c: memory operands and the ways out of the straight line ---- */
+/*
+ * Translates the effective address of the instruction's memory operand. Afterwards [returned
+ * register + RCX] is the operand in host memory, R9 free, flags untouched. The register is R8 if
+ * `own` (else perhaps a guest register: only to be read before that is changed). `size` 1, 2, 4, 8,
+ * 10, 16... bytes; `aligned`: a misaligned address always goes to the interpreter (for SSE operands
+ * that fault). No guest state may have been changed by the instruction before this: a miss starts
+ * it again in the interpreter.
+ */
+int jit_operand(struct jit *j, unsigned size, enum mem_type type, bool own, bool aligned);
+/* The same for a linear or, with `seg` not flat, logical address in `reg` (may be R8). */
+int jit_translate(struct jit *j, unsigned seg, int reg, unsigned size, enum mem_type type,
+		  bool aligned);
+/* The whole instruction by the interpreter. */
+void jit_interpret(struct jit *j);
+/* A JRCXZ to where the interpreter executes the instruction instead. */
+void jit_interpret_if_rcx_zero(struct jit *j);
+/* A jump there. */
+void jit_jmp_interpret(struct jit *j);
+/* Makes room: call before each instruction and at the end of the block. `last`: nothing falls
+ * through here. */
+void jit_flush_pending(struct jit *j, bool last);
+/* Emits into cold code a call of the thunk with a site. */
+void jit_call_site(struct jit *j, struct emitter *e, enum jit_site_kind kind, unsigned index,
+		   uint32_t eip, const uint8_t *resume);
+
+/* Where a guest register lives. */
+extern const int8_t jit_host_reg[8];
+static inline int jit_reg(unsigned guest)
+{
+	return jit_host_reg[guest];
+}
+
+/* ---- The instructions: true if translated, false if it shall be interpreted ---- */
+bool jit_int_insn(struct jit *j, const struct insn *i);  /* jit_int.c */
+bool jit_flow_insn(struct jit *j, const struct insn *i); /* jit_flow.c: control transfers, stack */
+bool jit_x87_insn(struct jit *j, const struct insn *i);  /* jit_x87.c */
+bool jit_simd_insn(struct jit *j, const struct insn *i); /* jit_simd.c: MMX, SSE */
+/* Before translated x87, MMX or SSE instructions: their state is live from here on (jit_fpu.c). */
+void jit_need_fpu(struct jit *j);
+
+/* ---- jit_fpu.c: the guest's x87 and SSE state in the host's registers ---- */
+/*
+ * The state is in one of three places (soft_cpu.jit.fpu): at home in soft_cpu.fpu, where the
+ * interpreter uses it; live in the host's registers; or as the image of FXSAVE64 in
+ * soft_cpu.jit.fx, while C code runs between translated code that has it live. Each callout saves a
+ * live state into the image; going on where it must be live loads it from there.
+ */
+enum jit_fpu_place { JIT_FPU_HOME, JIT_FPU_LIVE, JIT_FPU_IMAGE };
+/* Emits the part of the thunk that turns LIVE into IMAGE, and gives C the x87 and SSE control words
+ * it expects. All integer registers but R14 and RSP are free, flags too. */
+void jit_emit_fpu_save(struct emitter *e);
+/* The part that makes it LIVE from IMAGE, under the same terms. */
+void jit_emit_fpu_load(struct emitter *e);
+/* Makes it an IMAGE if it is at home. False if the state is one that translated code may not run
+ * with: CR0.EM or TS, unmasked or pending exceptions. */
+bool jit_fpu_may_load(struct soft_cpu *c);
+/* Brings an image home. To be called before anything but translated code and callouts that leave
+ * x87 and SSE alone looks at soft_cpu.fpu. */
+void jit_fpu_home(struct soft_cpu *c);
+
+/* ---- jit_thunk.c ---- */
+struct jit_thunks {
+	void (*enter)(struct soft_cpu *c, const uint8_t *entry);
+	const uint8_t *callout; /* called with a struct jit_site behind the call */
+	/* By log2 of the size (1, 2, 4, 8, 16) and write: called with a linear address in R8D that
+	 * was not aligned; RCX becomes the delta, or 0. */
+	const uint8_t *misaligned[5][2];
+};
+void jit_emit_thunks(struct emitter *e, struct jit_thunks *t);
+
+/* ---- jit_cache.c: code memory, links, lookup ---- */
+struct jit_stats {
+	uint64_t translated, translated_bytes, host_bytes, flushes, dropped;
+	uint64_t enters, callouts[6], interpreted_ends;
+};
+struct jit_cache {
+	uint8_t *write, *exec; /* two views of the same memory */
+	size_t size;
+	struct emitter hot, cold;
+	uint8_t *hot_start, *cold_start; /* behind the thunks */
+	struct jit_thunks thunks;
+	struct jit_mode modes[JIT_MODES_MAX];
+	unsigned mode_count;
+	struct jit_stats stats;
+	FILE *perf_map;
+};
+
+/* NULL, with a sentence, if the host has no BMI2 or no executable memory. */
+struct jit_cache *jit_cache_new(size_t size, struct error *err);
+void jit_cache_free(struct jit_cache *jc);
+/* Forgets all translations (with the blocks they belong to: by code_flush()). */
+void jit_cache_flush(struct code_cache *cc);
+/* The block goes away: its translations too. */
+void jit_block_dropped(struct code_cache *cc, struct code_block *b);
+/* The number of the CPU's mode; 0: cannot be translated for. */
+uint16_t jit_mode_now(struct soft_cpu *c);
+/* Runs translated code at next_eip, and what follows, until something needs the run loop. Returns
+ * false if `b` is not translated (yet). */
+bool jit_run(struct soft_cpu *c, struct code_block *b);
+/* Translates the block for the CPU's EIP and mode. NULL if code memory is full. */
+struct jit_code *jit_translate_block(struct soft_cpu *c, struct code_block *b, uint16_t mode);
+/* What the thunk calls: where to go on, or NULL to return from jit_run(). */
+const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *site);
+
+/* ---- jit_tables.c: the address tables ---- */
+int jit_tables_new(struct soft_cpu *c, struct error *err);
+void jit_tables_free(struct soft_cpu *c);
+
+#endif
