@@ -43,7 +43,17 @@ struct soft_cpu_config {
 	 * are ignored. */
 	void (*ferr)(void *opaque, unsigned index);
 	void *opaque;
+
+	/* The translator. All CPUs on the same memory have the same. */
+	bool jit;           /* false: the interpreter alone */
+	size_t code_size;   /* bytes of translated code that are kept; 0: SOFT_CODE_SIZE */
+	unsigned jit_after; /* a block is translated when it has run so often; 0: the translator's
+			       own choice */
+	unsigned verify;    /* each so many-th entry into translated code is checked against the
+			       interpreter: SOFT_DIFFERS; 0: none */
+	bool perf_map;      /* symbols of translated code into /tmp/perf-PID.map, for perf(1) */
 };
+enum { SOFT_CODE_SIZE = 16 << 20, SOFT_CODE_MIN = 1 << 20, SOFT_CODE_MAX = 1 << 30 };
 
 enum soft_exit {
 	SOFT_BUDGET, /* the instruction budget is used up */
@@ -52,6 +62,8 @@ enum soft_exit {
 			soft_cpu_has_work() */
 	SOFT_TRIPLE_FAULT,
 	SOFT_BREAKPOINT, /* an address set by soft_cpu_set_breakpoint() was reached */
+	SOFT_DIFFERS,    /* translated code did something else than the interpreter: see
+			    soft_cpu_difference(). The CPU cannot go on */
 };
 
 /* The features that this CPU can execute are ANDed into the model's. NULL when the host has no
@@ -94,6 +106,8 @@ void soft_cpu_set_state(struct soft_cpu *cpu, const struct cpu_state *s);
 /* Page walk without side effects (no accessed bits, no fault). False if not mapped. */
 bool soft_cpu_translate(struct soft_cpu *cpu, uint32_t va, uint64_t *gpa);
 void soft_cpu_set_breakpoint(struct soft_cpu *cpu, uint32_t linear, bool on);
+/* After SOFT_DIFFERS: what differs, several lines. Valid until the CPU is freed. */
+const char *soft_cpu_difference(const struct soft_cpu *cpu);
 /* Instructions executed since soft_cpu_new(). */
 uint64_t soft_cpu_instructions(const struct soft_cpu *cpu);
 
