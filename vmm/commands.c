@@ -105,6 +105,17 @@ int command_change(struct machine *m, const char *id, const char *file, const ch
 	return drive_change(drive, file, format, mode, err);
 }
 
+int command_set_limits(struct machine *m, const char *id, const struct throttle_limits *limits,
+		       const char *group, struct error *err)
+{
+	struct drive *drive = find_drive(m, id, err);
+	if (!drive)
+		return -err->code;
+	if (!drive_inserted(drive))
+		return error_set(err, ENOMEDIUM, "Device '%s' has no medium", id);
+	return drive_set_limits(drive, limits, group, err);
+}
+
 /* ---- Memory ---- */
 
 bool command_read_virtual(struct machine *m, unsigned cpu, uint32_t addr, void *buf, size_t len)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct machine;
+struct throttle_limits;
 
 /* Writes a picture of the screen; "png" or "ppm", NULL: by the file name's ending (ppm otherwise).
  */
@@ -20,6 +21,9 @@ int command_parse_keys(const char *text, uint8_t keys[KEYS_AT_ONCE], size_t *cou
 int command_eject(struct machine *m, const char *id, bool force, struct error *err);
 int command_change(struct machine *m, const char *id, const char *file, const char *format,
 		   const char *mode, struct error *err);
+/* Limits of a drive's operations and bytes a second; group NULL keeps the drive's group. */
+int command_set_limits(struct machine *m, const char *id, const struct throttle_limits *limits,
+		       const char *group, struct error *err);
 /* Copies guest memory to a file: physical, or virtual as CPU `cpu` sees it. */
 int command_pmemsave(struct machine *m, uint64_t addr, uint64_t size, const char *path,
 		     struct error *err);

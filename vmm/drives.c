@@ -2,6 +2,7 @@
 #include "vmm/drives.h"
 #include "lib/bytes.h"
 #include "lib/text.h"
+#include "vmm/drive_options.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,48 +206,6 @@ static int place_all(struct slots *slots, struct options *o, struct error *err)
 	return 0;
 }
 
-static int cache_flags(struct opts *opts, unsigned *flags, struct error *err)
-{
-	static const char *const modes[] = {"writeback",  "none",   "writethrough",
-					    "directsync", "unsafe", NULL};
-	static const unsigned mode_flags[] = {
-		0,
-		IMAGE_DIRECT,
-		IMAGE_WRITETHROUGH,
-		IMAGE_DIRECT | IMAGE_WRITETHROUGH,
-		IMAGE_NO_FLUSH,
-	};
-	int mode = 0, r;
-	bool direct, no_flush, writeback;
-	if ((r = opts_get_enum(opts, "cache", modes, &mode, err)) < 0)
-		return r;
-	direct = mode_flags[mode] & IMAGE_DIRECT;
-	writeback = !(mode_flags[mode] & IMAGE_WRITETHROUGH);
-	no_flush = mode_flags[mode] & IMAGE_NO_FLUSH;
-	if ((r = opts_get_bool(opts, "cache.direct", &direct, err)) < 0 ||
-	    (r = opts_get_bool(opts, "cache.writeback", &writeback, err)) < 0 ||
-	    (r = opts_get_bool(opts, "cache.no-flush", &no_flush, err)) < 0)
-		return r;
-	*flags |= (direct ? IMAGE_DIRECT : 0) | (no_flush ? IMAGE_NO_FLUSH : 0) |
-		  (writeback ? 0 : IMAGE_WRITETHROUGH);
-	return 0;
-}
-
-static int locking_flags(struct opts *opts, unsigned *flags, struct error *err)
-{
-	static const char *const modes[] = {"auto", "on", "off", NULL};
-	int mode = 0;
-	bool share = false;
-	int r = opts_get_enum(opts, "file.locking", modes, &mode, err);
-	if (r < 0 || (r = opts_get_bool(opts, "force-share", &share, err)) < 0)
-		return r;
-	if (mode == 2)
-		*flags |= IMAGE_NO_LOCK;
-	if (share)
-		*flags |= IMAGE_FORCE_SHARE;
-	return 0;
-}
-
 static int geometry(struct opts *opts, struct drive_config *config, struct error *err)
 {
 	uint64_t cylinders = 0, heads = 0, sectors = 0;
@@ -270,13 +229,12 @@ static int geometry(struct opts *opts, struct drive_config *config, struct error
 }
 
 static int read_drive_options(const struct options *o, struct drive_option *d,
-			      struct drive_config *config, struct error *err)
+			      struct drive_config *config, struct throttle_limits *limits,
+			      struct error *err)
 {
-	static const char *const discard_modes[] = {"ignore", "off", "unmap", "on", NULL};
-	static const char *const aio_modes[] = {"threads", NULL};
 	struct opts *opts = &d->opts;
 	bool readonly = config->kind == DRIVE_CDROM, snapshot = o->snapshot;
-	int discard = 0, aio, r;
+	int r;
 	config->file = opts_get(opts, "file");
 	if (!config->file)
 		config->file = opts_get(opts, "file.filename");
@@ -291,10 +249,6 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 	if ((r = opts_get_bool(opts, "readonly", &readonly, err)) < 0 ||
 	    (r = opts_get_bool(opts, "read-only", &readonly, err)) < 0 ||
 	    (r = opts_get_bool(opts, "snapshot", &snapshot, err)) < 0 ||
-	    (r = opts_get_enum(opts, "discard", discard_modes, &discard, err)) < 0 ||
-	    (r = opts_get_enum(opts, "aio", aio_modes, &aio, err)) < 0 ||
-	    (r = cache_flags(opts, &config->image_flags, err)) < 0 ||
-	    (r = locking_flags(opts, &config->image_flags, err)) < 0 ||
 	    (r = geometry(opts, config, err)) < 0)
 		return r;
 	/* ATA-6 8.15 gives the serial number 20 characters. */
@@ -310,34 +264,10 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 	config->snapshot = snapshot && config->kind != DRIVE_CDROM;
 	if (!readonly)
 		config->image_flags |= IMAGE_WRITABLE;
-	if (discard >= 2)
-		config->image_flags |= IMAGE_DISCARD;
 	config->opts = opts;
-	return opts_check_unused(opts, d->option,
-				 (const char *const[]){"file",
-						       "if",
-						       "index",
-						       "bus",
-						       "unit",
-						       "media",
-						       "format",
-						       "readonly",
-						       "snapshot",
-						       "cache",
-						       "cache.direct",
-						       "cache.writeback",
-						       "cache.no-flush",
-						       "discard",
-						       "id",
-						       "serial",
-						       "cyls",
-						       "heads",
-						       "secs",
-						       "aio",
-						       "file.locking",
-						       "force-share",
-						       NULL},
-				 err);
+	if ((r = drive_options_read(opts, config, limits, err)) < 0)
+		return r;
+	return opts_check_unused(opts, d->option, drive_option_names, err);
 }
 
 static struct drive *create(const struct options *o, struct slot *slot, const char *default_id,
@@ -345,9 +275,10 @@ static struct drive *create(const struct options *o, struct slot *slot, const ch
 {
 	struct drive_option *d = slot->option;
 	struct drive_config config = {.id = d->id ? d->id : default_id, .kind = slot->kind};
+	struct throttle_limits limits;
 	struct drive *drive = NULL;
 	if (d->opts.source) {
-		if (read_drive_options(o, d, &config, err) < 0) {
+		if (read_drive_options(o, d, &config, &limits, err) < 0) {
 			error_prefix(err, "%s %s", d->option, describe(d));
 			return NULL;
 		}
@@ -405,6 +336,11 @@ void drives_free(struct machine_drives *drives)
 		if (drives->floppy[n])
 			drive_free(drives->floppy[n]);
 	memset(drives, 0, sizeof(*drives));
+}
+
+struct drive *drives_at(const struct machine_drives *drives, unsigned n)
+{
+	return n < IDE_SLOTS ? drives->ide[n] : drives->floppy[n - IDE_SLOTS];
 }
 
 struct drive *drives_find(const struct machine_drives *drives, const char *id)

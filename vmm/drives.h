@@ -16,10 +16,14 @@ struct machine_drives {
 	int floppy_bootindex[FLOPPY_SLOTS];
 };
 
+enum { DRIVE_PLACES = IDE_SLOTS + FLOPPY_SLOTS };
+
 /* Opens all media. On failure everything opened is closed again. */
 int drives_create(struct machine_drives *drives, struct options *o, struct loop *loop,
 		  struct error *err);
 void drives_free(struct machine_drives *drives);
+/* The drive in place n, 0 to DRIVE_PLACES - 1 through all buses, or NULL. */
+struct drive *drives_at(const struct machine_drives *drives, unsigned n);
 /* The drive with this id ("ide1-cd0", "floppy0", or the user's), or NULL. */
 struct drive *drives_find(const struct machine_drives *drives, const char *id);
 /* True if this -device driver is a drive's front end, which drives_create() has taken care of. */

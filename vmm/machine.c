@@ -292,6 +292,9 @@ static int build_drives(struct machine *m, struct error *err)
 	for (int n = 0; n < IDE_SLOTS; n++)
 		if (m->drives.ide[n])
 			drive_on_tray_moved(m->drives.ide[n], tray_moved, m);
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&m->drives, n))
+			drive_on_error(drives_at(&m->drives, n), machine_drive_failed, m);
 	struct irq_line irq14 = machine_isa_line(m, 14), irq15 = machine_isa_line(m, 15);
 	m->dev.ide = piix3_ide_new(&m->env, m->dev.pci, PCI_DEVFN(PIIX3_SLOT, 1), &irq14, &irq15,
 				   m->drives.ide, err);

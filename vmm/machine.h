@@ -31,6 +31,7 @@ enum run_state {
 	RUN_PAUSED,
 	RUN_SHUTDOWN, /* the guest powered off and -no-shutdown holds the machine */
 	RUN_INTERNAL_ERROR,
+	RUN_IO_ERROR, /* a drive's rerror= or werror= stopped it; machine_cont() tries again */
 };
 
 /* Why a machine resets or ends (QEMU's ShutdownCause names). */
@@ -50,7 +51,8 @@ enum machine_event {
 	EVENT_STOP,
 	EVENT_RESUME,
 	EVENT_POWERDOWN,
-	EVENT_TRAY_MOVED, /* with a drive id */
+	EVENT_TRAY_MOVED,     /* with a drive id */
+	EVENT_BLOCK_IO_ERROR, /* with a drive id; machine.drive_error has the rest */
 };
 
 /* Told about each event, in the order of registration. */
@@ -130,6 +132,8 @@ struct machine {
 	bool reset_requested, shutdown_requested, quit_requested;
 	enum run_cause reset_cause, shutdown_cause;
 	char internal_error[4096];
+	bool io_error_stop;
+	const struct drive_error *drive_error; /* while EVENT_BLOCK_IO_ERROR is told */
 
 	int signal_fd;
 	struct loop_fd *signal_watch;
@@ -171,6 +175,8 @@ void machine_emit(struct machine *m, enum machine_event event, enum run_cause ca
 int machine_reset_all(struct machine *m, struct error *err);
 /* A new input of ISA interrupt n, which several devices may share. For construction time. */
 struct irq_line machine_isa_line(struct machine *m, int n);
+/* drive_on_error() of every drive. */
+void machine_drive_failed(void *opaque, struct drive *drive, const struct drive_error *error);
 /* Called by the engine (struct engine_config). */
 void machine_engine_event(void *opaque, unsigned cpu, enum engine_event event, const char *detail);
 void machine_requests_init(struct machine *m);

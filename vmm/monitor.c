@@ -145,6 +145,20 @@ static void do_change(struct call *c)
 		fail(c, &err);
 }
 
+static void do_set_io_throttle(struct call *c)
+{
+	static const enum throttle_bucket order[] = {THROTTLE_BPS_TOTAL, THROTTLE_BPS_READ,
+						     THROTTLE_BPS_WRITE, THROTTLE_OPS_TOTAL,
+						     THROTTLE_OPS_READ,  THROTTLE_OPS_WRITE};
+	struct error err = ERROR_INIT;
+	struct throttle_limits limits = {0};
+	for (int i = 0; i < (int)ARRAY_SIZE(order); i++)
+		if (!parse_number(c, c->arg[i + 1], INT64_MAX, &limits.bucket[order[i]].avg))
+			return;
+	if (command_set_limits(c->m, c->arg[0], &limits, NULL, &err) < 0)
+		fail(c, &err);
+}
+
 static void do_pmemsave(struct call *c)
 {
 	struct error err = ERROR_INIT;
@@ -362,6 +376,8 @@ static void do_mouse_button(struct call *c)
 static void do_help(struct call *c);
 
 static const struct command commands[] = {
+	{"block_set_io_throttle", NULL, 7, 7, "device bps bps_rd bps_wr iops iops_rd iops_wr",
+	 "limits a drive's bytes and operations a second (0: unlimited)", do_set_io_throttle},
 	{"boot_set", NULL, 1, 1, "bootdevice", "new boot order, from the next reset on",
 	 do_boot_set},
 	{"change", NULL, 2, 4, "device filename [format [read-only-mode]]",

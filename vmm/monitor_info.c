@@ -8,7 +8,9 @@
 #include "lib/bytes.h"
 #include "ui/screenshot.h"
 #include "vmm/backends.h"
+#include "vmm/drive_options.h"
 #include "vmm/machine.h"
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -88,6 +90,32 @@ static void info_registers(struct info_call *c)
 	}
 }
 
+/* What keeps requests from running as they come. */
+static void describe_queue(struct strbuf *out, struct drive *drive)
+{
+	struct throttle_limits limits;
+	const char *group = drive_throttle_group(drive);
+	unsigned flags = drive_image_flags(drive);
+	if (strcmp(drive_io_status(drive), "ok"))
+		strbuf_printf(out, "    I/O status:       %s\n", drive_io_status(drive));
+	if (flags & (IMAGE_DETECT_ZEROES | IMAGE_DETECT_UNMAP))
+		strbuf_printf(out, "    Detect zeroes:    %s\n",
+			      flags & IMAGE_DETECT_UNMAP ? "unmap" : "on");
+	if (!group)
+		return;
+	drive_get_limits(drive, &limits);
+	strbuf_puts(out, "    I/O throttling:  ");
+	for (int half = 0; half < THROTTLE_NAMES; half += 3)
+		for (int max = 0; max < 2; max++)
+			for (int i = half; i < half + 3; i++) {
+				const struct throttle_limit *l =
+					&limits.bucket[throttle_names[i].bucket];
+				strbuf_printf(out, " %s%s=%" PRIu64, throttle_names[i].qmp,
+					      max ? "_max" : "", max ? l->max : l->avg);
+			}
+	strbuf_printf(out, " iops_size=%" PRIu64 " group=%s\n", limits.iops_size, group);
+}
+
 static void describe_drive(struct strbuf *out, struct drive *drive)
 {
 	if (drive_inserted(drive))
@@ -108,6 +136,8 @@ static void describe_drive(struct strbuf *out, struct drive *drive)
 	}
 	if (drive_backing_file(drive))
 		strbuf_printf(out, "    Backing file:     %s\n", drive_backing_file(drive));
+	if (drive_inserted(drive))
+		describe_queue(out, drive);
 	strbuf_puts(out, "\n");
 }
 

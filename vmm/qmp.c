@@ -21,6 +21,7 @@
 #include "lib/strbuf.h"
 #include "lib/text.h"
 #include "vmm/commands.h"
+#include "vmm/drive_options.h"
 #include "vmm/machine.h"
 #include "vmm/monitor.h"
 #include "vmm/query.h"
@@ -133,13 +134,32 @@ static void send_greeting(struct qmp *q)
 
 /* ---- Events ---- */
 
+static struct json_object *describe_drive_error(const char *drive_id, const struct drive_error *e)
+{
+	struct json_object *data = json_object_new_object();
+	const char *action = e->action == DRIVE_ERROR_STOP     ? "stop"
+			     : e->action == DRIVE_ERROR_IGNORE ? "ignore"
+							       : "report";
+	json_object_object_add(data, "device", json_object_new_string(drive_id));
+	json_object_object_add(data, "operation",
+			       json_object_new_string(e->op == DRIVE_READ ? "read" : "write"));
+	json_object_object_add(data, "action", json_object_new_string(action));
+	json_object_object_add(data, "nospace", json_object_new_boolean(e->code == ENOSPC));
+	json_object_object_add(data, "reason", json_object_new_string(strerror(e->code)));
+	return data;
+}
+
 static void send_event(void *opaque, enum machine_event event, enum run_cause cause,
 		       const char *drive_id, bool tray_open)
 {
 	static const char *const names[] = {
-		[EVENT_SHUTDOWN] = "SHUTDOWN",   [EVENT_RESET] = "RESET",
-		[EVENT_STOP] = "STOP",           [EVENT_RESUME] = "RESUME",
-		[EVENT_POWERDOWN] = "POWERDOWN", [EVENT_TRAY_MOVED] = "DEVICE_TRAY_MOVED",
+		[EVENT_SHUTDOWN] = "SHUTDOWN",
+		[EVENT_RESET] = "RESET",
+		[EVENT_STOP] = "STOP",
+		[EVENT_RESUME] = "RESUME",
+		[EVENT_POWERDOWN] = "POWERDOWN",
+		[EVENT_TRAY_MOVED] = "DEVICE_TRAY_MOVED",
+		[EVENT_BLOCK_IO_ERROR] = "BLOCK_IO_ERROR",
 	};
 	struct qmp *q = opaque;
 	if (!q->negotiated || !chardev_connected(q->chr))
@@ -166,6 +186,8 @@ static void send_event(void *opaque, enum machine_event event, enum run_cause ca
 		json_object_object_add(data, "device", json_object_new_string(drive_id));
 		json_object_object_add(data, "id", json_object_new_string(""));
 		json_object_object_add(data, "tray-open", json_object_new_boolean(tray_open));
+	} else if (event == EVENT_BLOCK_IO_ERROR) {
+		data = describe_drive_error(drive_id, q->m->drive_error);
 	}
 	if (data)
 		json_object_object_add(message, "data", data);
@@ -436,6 +458,32 @@ static struct json_object *do_change_medium(struct qmp *q, struct json_object *a
 	return NULL;
 }
 
+static struct json_object *do_set_io_throttle(struct qmp *q, struct json_object *args,
+					      struct error *err)
+{
+	struct throttle_limits limits = {0};
+	const char *id = drive_argument(args, err);
+	if (!id)
+		return NULL;
+	for (int i = 0; i < THROTTLE_NAMES; i++) {
+		const char *name = throttle_names[i].qmp;
+		struct throttle_limit *l = &limits.bucket[throttle_names[i].bucket];
+		char key[32];
+		l->avg = (uint64_t)int_argument(args, name, 0);
+		snprintf(key, sizeof(key), "%s_max", name);
+		l->max = (uint64_t)int_argument(args, key, 0);
+		snprintf(key, sizeof(key), "%s_max_length", name);
+		l->length = (uint64_t)int_argument(args, key, 0);
+		if (argument(args, key) && !l->length) {
+			error_set(err, EINVAL, "%s must be 1 second or more", key);
+			return NULL;
+		}
+	}
+	limits.iops_size = (uint64_t)int_argument(args, "iops_size", 0);
+	command_set_limits(q->m, id, &limits, string_argument(args, "group"), err);
+	return NULL;
+}
+
 static struct json_object *do_human_command(struct qmp *q, struct json_object *args,
 					    struct error *err)
 {
@@ -467,7 +515,7 @@ static struct json_object *do_query_commands(struct qmp *q, struct json_object *
 struct qmp_command {
 	const char *name;
 	struct json_object *(*run)(struct qmp *q, struct json_object *args, struct error *err);
-	struct qmp_argument args[7]; /* ended by one without a name */
+	struct qmp_argument args[24]; /* ended by one without a name */
 };
 
 static const struct qmp_command commands[] = {
@@ -517,6 +565,30 @@ static const struct qmp_command commands[] = {
 	  {"format", json_type_string, true},
 	  {"force", json_type_boolean, true},
 	  {"read-only-mode", json_type_string, true}}},
+	{"block_set_io_throttle",
+	 do_set_io_throttle,
+	 {{"device", json_type_string, true},
+	  {"id", json_type_string, true},
+	  {"bps", json_type_int, false},
+	  {"bps_rd", json_type_int, false},
+	  {"bps_wr", json_type_int, false},
+	  {"iops", json_type_int, false},
+	  {"iops_rd", json_type_int, false},
+	  {"iops_wr", json_type_int, false},
+	  {"bps_max", json_type_int, true},
+	  {"bps_rd_max", json_type_int, true},
+	  {"bps_wr_max", json_type_int, true},
+	  {"iops_max", json_type_int, true},
+	  {"iops_rd_max", json_type_int, true},
+	  {"iops_wr_max", json_type_int, true},
+	  {"bps_max_length", json_type_int, true},
+	  {"bps_rd_max_length", json_type_int, true},
+	  {"bps_wr_max_length", json_type_int, true},
+	  {"iops_max_length", json_type_int, true},
+	  {"iops_rd_max_length", json_type_int, true},
+	  {"iops_wr_max_length", json_type_int, true},
+	  {"iops_size", json_type_int, true},
+	  {"group", json_type_string, true}}},
 	{"human-monitor-command",
 	 do_human_command,
 	 {{"command-line", json_type_string, false}, {"cpu-index", json_type_int, true}}},

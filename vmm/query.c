@@ -2,8 +2,10 @@
 #include "vmm/query.h"
 #include "core/chardev.h"
 #include "vmm/backends.h"
+#include "vmm/drive_options.h"
 #include "vmm/machine.h"
 #include <json-c/json.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -70,6 +72,29 @@ struct json_object *query_kvm(struct machine *m)
 	return kvm;
 }
 
+/* As QEMU: the limits always, bursts and their length only where there are some. */
+static void add_limits(struct json_object *o, struct drive *drive)
+{
+	struct throttle_limits limits;
+	drive_get_limits(drive, &limits);
+	for (int i = 0; i < THROTTLE_NAMES; i++) {
+		const char *name = throttle_names[i].qmp;
+		const struct throttle_limit *l = &limits.bucket[throttle_names[i].bucket];
+		char key[32];
+		add_int(o, name, (int64_t)l->avg);
+		if (!l->max)
+			continue;
+		snprintf(key, sizeof(key), "%s_max", name);
+		add_int(o, key, (int64_t)l->max);
+		snprintf(key, sizeof(key), "%s_max_length", name);
+		add_int(o, key, l->length ? (int64_t)l->length : 1);
+	}
+	if (limits.iops_size)
+		add_int(o, "iops_size", (int64_t)limits.iops_size);
+	if (drive_throttle_group(drive))
+		add_string(o, "group", drive_throttle_group(drive));
+}
+
 static struct json_object *describe_drive(struct drive *drive)
 {
 	struct json_object *o = json_object_new_object();
@@ -93,12 +118,19 @@ static struct json_object *describe_drive(struct drive *drive)
 		add_bool(cache, "direct", flags & IMAGE_DIRECT);
 		add_bool(cache, "no-flush", flags & IMAGE_NO_FLUSH);
 		json_object_object_add(inserted, "cache", cache);
+		add_limits(inserted, drive);
+		add_string(inserted, "detect_zeroes",
+			   flags & IMAGE_DETECT_UNMAP    ? "unmap"
+			   : flags & IMAGE_DETECT_ZEROES ? "on"
+							 : "off");
 		add_string(image, "filename", drive_file(drive));
 		add_string(image, "format", drive_format(drive));
 		add_int(image, "virtual-size", (int64_t)drive_size(drive));
 		json_object_object_add(inserted, "image", image);
 		json_object_object_add(o, "inserted", inserted);
 	}
+	if (drive_get_kind(drive) != DRIVE_FLOPPY)
+		add_string(o, "io-status", drive_io_status(drive));
 	if (drive_has_tray(drive))
 		add_bool(o, "tray_open", drive_tray_open(drive));
 	return o;

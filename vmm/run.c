@@ -27,6 +27,7 @@ const char *run_state_name(enum run_state state)
 		[RUN_PAUSED] = "paused",
 		[RUN_SHUTDOWN] = "shutdown",
 		[RUN_INTERNAL_ERROR] = "internal-error",
+		[RUN_IO_ERROR] = "io-error",
 	};
 	return names[state];
 }
@@ -85,12 +86,37 @@ static void set_running(struct machine *m)
 
 static void drain_drives(struct machine *m)
 {
-	for (int n = 0; n < IDE_SLOTS; n++)
-		if (m->drives.ide[n])
-			drive_drain(m->drives.ide[n]);
-	for (int n = 0; n < FLOPPY_SLOTS; n++)
-		if (m->drives.floppy[n])
-			drive_drain(m->drives.floppy[n]);
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&m->drives, n))
+			drive_drain(drives_at(&m->drives, n));
+}
+
+/* The machine goes on: what an error stopped is tried again. */
+static void retry_drives(struct machine *m)
+{
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&m->drives, n))
+			drive_retry(drives_at(&m->drives, n));
+}
+
+/* The machine starts anew, and so do its drives. */
+static void give_up_held_requests(struct machine *m)
+{
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&m->drives, n))
+			drive_fail_held(drives_at(&m->drives, n));
+}
+
+void machine_drive_failed(void *opaque, struct drive *drive, const struct drive_error *error)
+{
+	struct machine *m = opaque;
+	m->drive_error = error;
+	machine_emit(m, EVENT_BLOCK_IO_ERROR, CAUSE_HOST_ERROR, drive_id(drive), false);
+	m->drive_error = NULL;
+	if (error->action != DRIVE_ERROR_STOP)
+		return;
+	m->io_error_stop = true;
+	loop_call_schedule(m->loop, &m->request);
 }
 
 static void enter_stopped(struct machine *m, enum run_state state)
@@ -118,6 +144,8 @@ int machine_cont(struct machine *m, struct error *err)
 				 "the machine stopped on an internal error; system_reset first");
 	if (m->state == RUN_SHUTDOWN)
 		return error_set(err, EPERM, "the guest has powered off; system_reset first");
+	m->io_error_stop = false;
+	retry_drives(m);
 	set_running(m);
 	machine_emit(m, EVENT_RESUME, CAUSE_HOST_QUIT, NULL, false);
 	return 0;
@@ -168,6 +196,8 @@ static void do_reset(struct machine *m, enum run_cause cause)
 	bool was_running = m->state == RUN_RUNNING;
 	halt_vcpus(m);
 	drain_drives(m);
+	give_up_held_requests(m);
+	m->io_error_stop = false;
 	if (machine_reset_all(m, &err) < 0) {
 		report("%s", err.text);
 		m->exit_status = 1;
@@ -204,6 +234,11 @@ static void serve_requests(void *opaque)
 		machine_emit(m, EVENT_SHUTDOWN, m->shutdown_cause, NULL, false);
 		end(m, m->shutdown_cause);
 		return;
+	}
+	if (m->io_error_stop) {
+		m->io_error_stop = false;
+		if (m->state == RUN_RUNNING)
+			enter_stopped(m, RUN_IO_ERROR);
 	}
 	if (m->internal_error[0])
 		report_internal_error(m);
