@@ -72,6 +72,18 @@ LDLIBS   += $(shell $(PKG_CONFIG) --libs gnutls)
 else
 WITHOUT  += GnuTLS (no TLS)
 endif
+ifeq ($(call have,slirp),1)
+CPPFLAGS += -DHAVE_SLIRP $(shell $(PKG_CONFIG) --cflags slirp)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs slirp)
+else
+WITHOUT  += libslirp (no user network)
+endif
+ifeq ($(call have,vdeplug),1)
+CPPFLAGS += -DHAVE_VDE $(shell $(PKG_CONFIG) --cflags vdeplug)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs vdeplug)
+else
+WITHOUT  += libvdeplug (no vde network)
+endif
 ifneq ($(WITHOUT),)
 ifeq ($(MAKELEVEL),0)
 $(info Building without $(WITHOUT))
@@ -224,19 +236,21 @@ format:
 format-check:
 	clang-format --dry-run -Werror $(FORMATTED)
 
-# Guest instructions a second on the software CPU.
+# Guest instructions a second on the software CPU, without a PC around it.
 $(BUILD)/bench/cpu_speed: $(BUILD)/bench/cpu_speed.o $(foreach m,$(below_cpu),$(BUILD)/lib$(m).a) $(BUILD)/link-flags
 	$(call link)
-bench-cpu: $(BUILD)/bench/cpu_speed
+cpu-speed: $(BUILD)/bench/cpu_speed
 	@$<
 
-# minivm beside QEMU: start-up, integer loops, a Linux guest (docs/benchmarks.md).
+# minivm beside QEMU (docs/benchmarks.md): start-up and a Linux guest's disk; programs and boots on the software CPU.
 bench: all
 	@python3 bench/run.py --build $(BUILD) $(BENCH_ARGS)
+bench-cpu: all
+	@python3 bench/cpu/run.py --build $(BUILD) --json $(BUILD)/bench-cpu.json $(BENCH_ARGS)
 
 clean:
 	rm -rf build build-san build-fuzz
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')
-.PHONY: all unit diff fuzz-replay fuzz man docs demo test test-long install format format-check bench bench-cpu clean FORCE
+.PHONY: all unit diff fuzz-replay fuzz man docs demo test test-long install format format-check cpu-speed bench bench-cpu clean FORCE
 .DEFAULT_GOAL := all

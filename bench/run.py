@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""All measurements, minivm beside QEMU in one run, as a table.
+"""Start-up and disk transfers, minivm beside QEMU in one run, as a table.
 
-usage: bench/run.py [--build DIR] [--rounds N] [startup|loops|linux]...
+usage: bench/run.py [--build DIR] [--rounds N] [startup|linux]...
 
 Machines are noisy: programs take turns, medians are shown, and the ratios are what counts. Nothing passes or fails here.
 """
@@ -14,7 +14,7 @@ import tempfile
 
 import programs
 
-GROUPS = ["startup", "loops", "linux"]
+GROUPS = ["startup", "linux"]
 
 
 def number(value):

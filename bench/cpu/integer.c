@@ -143,7 +143,7 @@ static uint32_t sha_once(void)
 }
 
 /* Calls and returns: the naive Fibonacci number, and a function through a pointer. */
-static __attribute__((noinline, noclone)) uint32_t fib(uint32_t n)
+static __attribute__((noinline)) uint32_t fib(uint32_t n)
 {
 	__asm__ volatile(""); /* keeps the compiler from unrolling the recursion into itself */
 	return n < 2 ? n : fib(n - 1) + fib(n - 2);
