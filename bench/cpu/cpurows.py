@@ -84,7 +84,7 @@ def guest_args():
     """Arguments of minivm or QEMU for a guest that serves rows on COM1 (main.c describes the protocol)."""
     kernel, _ = guests.kernel()
     initramfs = guests.initramfs(INIT, (), {"bin/rows": build().read_bytes()})
-    return ["-m", "512", "-kernel", str(kernel), "-initrd", str(initramfs), "-append", APPEND, "-no-reboot"]
+    return ["-m", "256", "-kernel", str(kernel), "-initrd", str(initramfs), "-append", APPEND, "-no-reboot"]
 
 
 # Seconds: CPU time and wall clock as the row saw them, and as the host saw them from outside.

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LINES = 4000 };
+enum { LINES = 1500 };
 
 static const char *busybox(void)
 {
@@ -173,15 +173,15 @@ static uint32_t shell_once(void)
 }
 
 const struct row tool_rows[] = {
-	{"busybox", "gzip", "busybox gzip of a 200 KB text", make_text, gzip_once, NULL},
+	{"busybox", "gzip", "busybox gzip of a 75 KB text", make_text, gzip_once, NULL},
 	{"busybox", "gunzip", "busybox gunzip of the same", make_all, gunzip_once, NULL},
 	{"busybox", "bzip2", "busybox bzip2 of the same", make_text, bzip2_once, NULL},
-	{"busybox", "md5sum", "busybox md5sum of 600 KB", make_all, md5sum_once, NULL},
-	{"busybox", "sha1sum", "busybox sha1sum of 600 KB", make_all, sha1sum_once, NULL},
-	{"busybox", "sort", "busybox sort of 4000 lines", make_text, sort_once, NULL},
-	{"busybox", "grep", "busybox grep -E over 4000 lines", make_text, grep_once, NULL},
-	{"busybox", "awk", "busybox awk over 4000 lines", make_text, awk_once, NULL},
-	{"busybox", "sed", "busybox sed over 4000 lines", make_text, sed_once, NULL},
+	{"busybox", "md5sum", "busybox md5sum of 240 KB", make_all, md5sum_once, NULL},
+	{"busybox", "sha1sum", "busybox sha1sum of 240 KB", make_all, sha1sum_once, NULL},
+	{"busybox", "sort", "busybox sort of 1500 lines", make_text, sort_once, NULL},
+	{"busybox", "grep", "busybox grep -E over 1500 lines", make_text, grep_once, NULL},
+	{"busybox", "awk", "busybox awk over 1500 lines", make_text, awk_once, NULL},
+	{"busybox", "sed", "busybox sed over 1500 lines", make_text, sed_once, NULL},
 	{"busybox", "tar", "busybox tar of 64 files, packed and unpacked", make_all, tar_once,
 	 NULL},
 	{"busybox", "shell", "a loop in busybox sh", NULL, shell_once, NULL},
