@@ -249,6 +249,8 @@ uint32_t pci_config_read(struct pci_bus *bus, unsigned devfn, unsigned reg, unsi
 
 	if (!dev || !range_in(reg, size, PCI_CONFIG_SIZE))
 		return UINT32_MAX;
+	if (dev->config_reading)
+		dev->config_reading(dev, reg, size);
 	return (uint32_t)load_le(dev->config + reg, size);
 }
 

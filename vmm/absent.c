@@ -13,7 +13,7 @@ struct absent {
 
 #define NO_NETWORK "there is no network card in this version; leave it out or use -nic none"
 #define NO_USB     "there is no USB; keyboard, mouse and disks are PS/2 and IDE devices"
-#define NO_VIRTIO  "there are no virtio devices in this version; disks are IDE (-hda, -drive if=ide)"
+#define NO_VIRTIO  "there is no such virtio device; -device help lists those there are"
 #define NO_SOUND   "there is no sound card"
 #define NO_REMOTE  "there is no remote display; use -display sdl, -nographic or screendump"
 #define NO_GDB     "there is no gdb server in this version; the monitor has info registers, x and xp"
@@ -64,7 +64,7 @@ static const struct absent devices[] = {
 	{"scsi-* lsi* megasas* mptsas* am53c974 pvscsi dc390 esp nvme* ahci ich9-ahci piix3-ide "
 	 "piix4-ide "
 	 "sd-card",
-	 "disks are IDE: -device ide-hd or ide-cd with bus=ide.0 or ide.1"},
+	 "disks are -device virtio-blk-pci, or ide-hd and ide-cd with bus=ide.0 or ide.1"},
 	{"pci-bridge* ioh3420 pcie-* i82801b11-bridge pxb*", "there is one PCI bus and no bridge"},
 	{"vfio-* ivshmem* pvpanic* vmcoreinfo vmgenid* tpm-* ib700 i6300esb hyperv* pc-dimm nvdimm "
 	 "smbus* loader generic-sdhci edu isa-ipmi* intel-iommu applesmc",
@@ -72,8 +72,7 @@ static const struct absent devices[] = {
 };
 
 static const struct absent interfaces[] = {
-	{"virtio", "if=virtio: there are no virtio disks in this version; use if=ide"},
-	{"scsi sd mtd pflash xen", "it must be if=ide, if=floppy or if=none"},
+	{"scsi sd mtd pflash xen", "it must be if=ide, if=virtio, if=floppy or if=none"},
 };
 
 static bool matches(const char *names, const char *name)

@@ -17,7 +17,7 @@ struct slot {
 };
 
 struct slots {
-	struct slot ide[IDE_SLOTS], floppy[FLOPPY_SLOTS];
+	struct slot ide[IDE_SLOTS], floppy[FLOPPY_SLOTS], virtio[VIRTIO_SLOTS];
 };
 
 static const char *const ide_slot_names[IDE_SLOTS] = {
@@ -42,6 +42,12 @@ static int slot_taken(const struct slot *slot, const struct drive_option *d,
 			"%s %s: IDE slot %d (%s) is already taken by %s %s; use another index=",
 			d->option, describe(d), index, ide_slot_names[index], slot->option->option,
 			describe(slot->option));
+	if (interface == IF_VIRTIO)
+		return error_set(
+			err, EINVAL,
+			"%s %s: virtio disk %d is already taken by %s %s; use another index=",
+			d->option, describe(d), index, slot->option->option,
+			describe(slot->option));
 	return error_set(err, EINVAL, "%s %s: floppy drive %c is already taken by %s %s", d->option,
 			 describe(d), 'A' + index, slot->option->option, describe(slot->option));
 }
@@ -49,15 +55,21 @@ static int slot_taken(const struct slot *slot, const struct drive_option *d,
 static int place(struct slots *slots, struct drive_option *d, enum drive_interface interface,
 		 int index, enum drive_kind kind, int bootindex, struct error *err)
 {
-	struct slot *table = interface == IF_IDE ? slots->ide : slots->floppy;
-	int count = interface == IF_IDE ? IDE_SLOTS : FLOPPY_SLOTS;
+	struct slot *table = interface == IF_IDE      ? slots->ide
+			     : interface == IF_VIRTIO ? slots->virtio
+						      : slots->floppy;
+	int count = interface == IF_IDE      ? IDE_SLOTS
+		    : interface == IF_VIRTIO ? VIRTIO_SLOTS
+					     : FLOPPY_SLOTS;
 	if (index < 0) {
 		for (index = 0; index < count && table[index].option; index++)
 			;
 		if (index == count)
 			return error_set(err, EINVAL, "%s %s: all %d %s slots are taken", d->option,
 					 describe(d), count,
-					 interface == IF_IDE ? "IDE" : "floppy");
+					 interface == IF_IDE      ? "IDE"
+					 : interface == IF_VIRTIO ? "virtio"
+								  : "floppy");
 	}
 	if (table[index].option)
 		return slot_taken(&table[index], d, interface, index, err);
@@ -83,12 +95,56 @@ static bool drive_in_slots(const struct slots *slots, const struct drive_option 
 	for (int n = 0; n < FLOPPY_SLOTS; n++)
 		if (slots->floppy[n].option == d)
 			return true;
+	for (int n = 0; n < VIRTIO_SLOTS; n++)
+		if (slots->virtio[n].option == d)
+			return true;
 	return false;
+}
+
+/* The -drive that a -device names, not yet used by another. NULL with an error. */
+static struct drive_option *named_drive(const struct slots *slots, struct options *o,
+					const char *spec, const char *id, struct error *err)
+{
+	struct drive_option *d = find_option(o, id);
+	if (!d) {
+		error_set(err, EINVAL, "-device %s: there is no -drive with id=%s", spec, id);
+		return NULL;
+	}
+	if (drive_in_slots(slots, d) || d->interface != IF_NONE) {
+		error_set(err, EINVAL,
+			  "-device %s: drive '%s' is already in a slot; give it if=none", spec, id);
+		return NULL;
+	}
+	return d;
 }
 
 bool drives_is_front_end(const char *driver)
 {
 	return !strcmp(driver, "ide-hd") || !strcmp(driver, "ide-cd") || !strcmp(driver, "floppy");
+}
+
+/* The drive of a virtio-blk-pci; the card itself, with the rest of its properties, is made when the
+ * other PCI cards are (pci_devices.c). */
+static int place_virtio(struct slots *slots, struct options *o, struct opts *opts, const char *spec,
+			struct error *err)
+{
+	const char *id = opts_get(opts, "drive"), *serial = opts_get(opts, "serial");
+	bool share = false;
+	int r = opts_get_bool(opts, "share-rw", &share, err);
+	if (r < 0)
+		return r;
+	if (!id)
+		return error_set(err, EINVAL,
+				 "-device %s: a disk needs drive=ID of a -drive if=none,id=ID",
+				 spec);
+	struct drive_option *d = named_drive(slots, o, spec, id, err);
+	if (!d)
+		return -err->code;
+	if (serial)
+		opts_set(&d->opts, "serial", serial);
+	if (share)
+		opts_set(&d->opts, "file.locking", "off");
+	return place(slots, d, IF_VIRTIO, -1, DRIVE_DISK, -1, err);
 }
 
 /* bus=ide.N and unit=; floppies have unit= alone. */
@@ -123,6 +179,8 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 	if (r < 0)
 		return r;
 	const char *driver = opts_get(opts, "driver");
+	if (driver && (!strcmp(driver, "virtio-blk-pci") || !strcmp(driver, "virtio-blk")))
+		return place_virtio(slots, o, opts, spec, err);
 	if (!driver || !drives_is_front_end(driver))
 		return 0;
 	bool floppy = !strcmp(driver, "floppy");
@@ -145,15 +203,9 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 				   err)) < 0)
 		return r;
 	if (id) {
-		d = find_option(o, id);
+		d = named_drive(slots, o, spec, id, err);
 		if (!d)
-			return error_set(err, EINVAL, "-device %s: there is no -drive with id=%s",
-					 spec, id);
-		if (drive_in_slots(slots, d) || d->interface != IF_NONE)
-			return error_set(
-				err, EINVAL,
-				"-device %s: drive '%s' is already in a slot; give it if=none",
-				spec, id);
+			return -err->code;
 		if (serial)
 			opts_set(&d->opts, "serial", serial);
 	} else if (kind == DRIVE_DISK) {
@@ -178,9 +230,10 @@ static int place_all(struct slots *slots, struct options *o, struct error *err)
 			struct drive_option *d = &o->drives[n];
 			if (d->interface == IF_NONE || (d->index >= 0) != fixed)
 				continue;
-			enum drive_kind kind = d->interface == IF_FLOPPY ? DRIVE_FLOPPY
-					       : d->cdrom                ? DRIVE_CDROM
-									 : DRIVE_DISK;
+			enum drive_kind kind = d->interface == IF_FLOPPY   ? DRIVE_FLOPPY
+					       : d->interface == IF_VIRTIO ? DRIVE_DISK
+					       : d->cdrom                  ? DRIVE_CDROM
+									   : DRIVE_DISK;
 			if ((r = place(slots, d, d->interface, d->index, kind, -1, err)) < 0)
 				return r;
 		}
@@ -228,12 +281,13 @@ static int geometry(struct opts *opts, struct drive_config *config, struct error
 	return 0;
 }
 
+/* `interface` is where it is placed. */
 static int read_drive_options(const struct options *o, struct drive_option *d,
-			      struct drive_config *config, struct throttle_limits *limits,
-			      struct error *err)
+			      enum drive_interface interface, struct drive_config *config,
+			      struct throttle_limits *limits, struct error *err)
 {
 	struct opts *opts = &d->opts;
-	bool readonly = config->kind == DRIVE_CDROM, snapshot = o->snapshot;
+	bool readonly = config->kind == DRIVE_CDROM || d->cdrom, snapshot = o->snapshot;
 	int r;
 	config->file = opts_get(opts, "file");
 	if (!config->file)
@@ -257,7 +311,7 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 				 config->serial);
 	if (config->kind == DRIVE_CDROM && !readonly)
 		return error_set(err, EINVAL, "a CD-ROM cannot be written; leave readonly=off out");
-	if (config->kind == DRIVE_DISK && readonly && !snapshot)
+	if (config->kind == DRIVE_DISK && interface == IF_IDE && readonly && !snapshot)
 		return error_set(err, EINVAL,
 				 "an IDE disk cannot be read-only; use snapshot=on to keep the "
 				 "file unchanged");
@@ -270,7 +324,8 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 	return opts_check_unused(opts, d->option, drive_option_names, err);
 }
 
-static struct drive *create(const struct options *o, struct slot *slot, const char *default_id,
+static struct drive *create(const struct options *o, struct slot *slot,
+			    enum drive_interface interface, const char *default_id,
 			    struct loop *loop, struct error *err)
 {
 	struct drive_option *d = slot->option;
@@ -278,7 +333,7 @@ static struct drive *create(const struct options *o, struct slot *slot, const ch
 	struct throttle_limits limits;
 	struct drive *drive = NULL;
 	if (d->opts.source) {
-		if (read_drive_options(o, d, &config, &limits, err) < 0) {
+		if (read_drive_options(o, d, interface, &config, &limits, err) < 0) {
 			error_prefix(err, "%s %s", d->option, describe(d));
 			return NULL;
 		}
@@ -309,7 +364,7 @@ int drives_create(struct machine_drives *drives, struct options *o, struct loop 
 		if (!slots.ide[n].option)
 			continue;
 		const char *id = slots.ide[n].kind == DRIVE_CDROM ? ide_cd_ids[n] : ide_disk_ids[n];
-		drives->ide[n] = create(o, &slots.ide[n], id, loop, err);
+		drives->ide[n] = create(o, &slots.ide[n], IF_IDE, id, loop, err);
 		if (!drives->ide[n])
 			goto fail;
 	}
@@ -317,8 +372,19 @@ int drives_create(struct machine_drives *drives, struct options *o, struct loop 
 		drives->floppy_bootindex[n] = slots.floppy[n].bootindex;
 		if (!slots.floppy[n].option)
 			continue;
-		drives->floppy[n] = create(o, &slots.floppy[n], floppy_ids[n], loop, err);
+		drives->floppy[n] =
+			create(o, &slots.floppy[n], IF_FLOPPY, floppy_ids[n], loop, err);
 		if (!drives->floppy[n])
+			goto fail;
+	}
+	for (int n = 0; n < VIRTIO_SLOTS; n++) {
+		char id[16];
+		if (!slots.virtio[n].option)
+			continue;
+		snprintf(id, sizeof(id), "virtio%d", n);
+		drives->virtio_needs_card[n] = slots.virtio[n].option->interface == IF_VIRTIO;
+		drives->virtio[n] = create(o, &slots.virtio[n], IF_VIRTIO, id, loop, err);
+		if (!drives->virtio[n])
 			goto fail;
 	}
 	return 0;
@@ -329,27 +395,24 @@ fail:
 
 void drives_free(struct machine_drives *drives)
 {
-	for (int n = 0; n < IDE_SLOTS; n++)
-		if (drives->ide[n])
-			drive_free(drives->ide[n]);
-	for (int n = 0; n < FLOPPY_SLOTS; n++)
-		if (drives->floppy[n])
-			drive_free(drives->floppy[n]);
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(drives, n))
+			drive_free(drives_at(drives, n));
 	memset(drives, 0, sizeof(*drives));
 }
 
 struct drive *drives_at(const struct machine_drives *drives, unsigned n)
 {
-	return n < IDE_SLOTS ? drives->ide[n] : drives->floppy[n - IDE_SLOTS];
+	if (n < IDE_SLOTS)
+		return drives->ide[n];
+	n -= IDE_SLOTS;
+	return n < FLOPPY_SLOTS ? drives->floppy[n] : drives->virtio[n - FLOPPY_SLOTS];
 }
 
 struct drive *drives_find(const struct machine_drives *drives, const char *id)
 {
-	for (int n = 0; n < IDE_SLOTS; n++)
-		if (drives->ide[n] && !strcmp(drive_id(drives->ide[n]), id))
-			return drives->ide[n];
-	for (int n = 0; n < FLOPPY_SLOTS; n++)
-		if (drives->floppy[n] && !strcmp(drive_id(drives->floppy[n]), id))
-			return drives->floppy[n];
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(drives, n) && !strcmp(drive_id(drives_at(drives, n)), id))
+			return drives_at(drives, n);
 	return NULL;
 }

@@ -7,16 +7,18 @@
 #include "lib/error.h"
 #include "vmm/options.h"
 
-enum { IDE_SLOTS = 4, FLOPPY_SLOTS = 2 };
+enum { IDE_SLOTS = 4, FLOPPY_SLOTS = 2, VIRTIO_SLOTS = 32 };
 
 struct machine_drives {
 	struct drive *ide[IDE_SLOTS]; /* bus * 2 + unit; NULL: nothing there */
 	struct drive *floppy[FLOPPY_SLOTS];
-	int ide_bootindex[IDE_SLOTS]; /* -1: none given */
+	struct drive *virtio[VIRTIO_SLOTS];   /* if=virtio and -device virtio-blk-pci,drive= */
+	bool virtio_needs_card[VIRTIO_SLOTS]; /* if=virtio: no -device names it */
+	int ide_bootindex[IDE_SLOTS];         /* -1: none given */
 	int floppy_bootindex[FLOPPY_SLOTS];
 };
 
-enum { DRIVE_PLACES = IDE_SLOTS + FLOPPY_SLOTS };
+enum { DRIVE_PLACES = IDE_SLOTS + FLOPPY_SLOTS + VIRTIO_SLOTS };
 
 /* Opens all media. On failure everything opened is closed again. */
 int drives_create(struct machine_drives *drives, struct options *o, struct loop *loop,

@@ -143,12 +143,9 @@ static void describe_drive(struct strbuf *out, struct drive *drive)
 
 static void info_block(struct info_call *c)
 {
-	for (int n = 0; n < IDE_SLOTS; n++)
-		if (c->m->drives.ide[n])
-			describe_drive(c->out, c->m->drives.ide[n]);
-	for (int n = 0; n < FLOPPY_SLOTS; n++)
-		if (c->m->drives.floppy[n])
-			describe_drive(c->out, c->m->drives.floppy[n]);
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&c->m->drives, n))
+			describe_drive(c->out, drives_at(&c->m->drives, n));
 }
 
 static void info_chardev(struct info_call *c)

@@ -3,6 +3,7 @@
 #include "lib/bytes.h"
 #include "lib/text.h"
 #include "vmm/absent.h"
+#include "vmm/drives.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,7 +134,8 @@ int options_parse(struct options *o, int argc, char **argv, struct error *err)
 static int parse_slot(struct drive_option *d, struct error *err)
 {
 	uint64_t bus = 0, unit = 0, index = 0;
-	unsigned units = 2, buses = d->interface == IF_IDE ? 2 : 1;
+	unsigned units = d->interface == IF_VIRTIO ? VIRTIO_SLOTS : 2;
+	unsigned buses = d->interface == IF_IDE ? 2 : 1;
 	bool has_index = opts_has(&d->opts, "index"), has_unit = opts_has(&d->opts, "unit");
 	bool has_bus = opts_has(&d->opts, "bus");
 	int r;
@@ -147,8 +149,9 @@ static int parse_slot(struct drive_option *d, struct error *err)
 	if (index >= units * buses || bus >= buses || unit >= units)
 		return error_set(
 			err, EINVAL, "%s %s: there is no such slot; %s", d->option, d->typed,
-			d->interface == IF_IDE ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
-					       : "there are floppy drives 0 and 1");
+			d->interface == IF_IDE	    ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
+			: d->interface == IF_VIRTIO ? "virtio disks have index 0 to 31"
+						    : "there are floppy drives 0 and 1");
 	d->index = has_index ? (int)index : has_unit || has_bus ? (int)(bus * units + unit) : -1;
 	return 0;
 }
@@ -156,7 +159,7 @@ static int parse_slot(struct drive_option *d, struct error *err)
 int options_add_drive(struct options *o, const char *option, const char *typed, const char *spec,
 		      struct error *err)
 {
-	static const char *const interfaces[] = {"ide", "floppy", "none", NULL};
+	static const char *const interfaces[] = {"ide", "floppy", "none", "virtio", NULL};
 	static const char *const media[] = {"disk", "cdrom", NULL};
 	struct drive_option d = {.index = -1, .option = option, .typed = typed};
 	int r = opts_parse(&d.opts, spec, "file", err);

@@ -9,6 +9,7 @@
 #include "lib/error.h"
 #include "lib/optstr.h"
 #include "ui/sdl.h"
+#include "vmm/engine.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,7 +21,7 @@ struct arg_list {
 };
 
 /* Where a drive goes. */
-enum drive_interface { IF_IDE, IF_FLOPPY, IF_NONE };
+enum drive_interface { IF_IDE, IF_FLOPPY, IF_NONE, IF_VIRTIO };
 
 /* One -drive, -hda, -cdrom, -fda ... */
 struct drive_option {
@@ -41,7 +42,7 @@ struct options {
 	const char *cpu;       /* NULL: the engine's default */
 	struct arg_list accel; /* in order of preference; empty: automatic */
 	bool kernel_irqchip;
-	const char *soft_options; /* "jit=off,..." of -accel soft */
+	struct soft_settings soft;
 
 	struct drive_option *drives;
 	size_t drive_count;

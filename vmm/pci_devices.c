@@ -10,6 +10,7 @@
 #include "lib/text.h"
 #include "vmm/firmware.h"
 #include "vmm/machine.h"
+#include "vmm/virtio_cards.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@ enum {
 };
 
 static const struct pci_device_type *const types[] = {
+	&virtio_blk_card,
 	NULL,
 };
 
@@ -34,7 +36,8 @@ static const char *const common_keys[] = {
 const struct pci_device_type *pci_device_type_find(const char *driver)
 {
 	for (size_t n = 0; types[n]; n++)
-		if (!strcmp(types[n]->driver, driver))
+		if (!strcmp(types[n]->driver, driver) ||
+		    (types[n]->alias && !strcmp(types[n]->alias, driver)))
 			return types[n];
 	return NULL;
 }
@@ -243,6 +246,25 @@ static bool is_card(const char *text)
 	return pci_device_type_find(driver) != NULL;
 }
 
+/* -drive if=virtio: a card for each. */
+static int build_virtio_disks(struct machine *m, struct error *err)
+{
+	for (unsigned n = 0; n < VIRTIO_SLOTS; n++) {
+		struct strbuf text = STRBUF_INIT;
+		if (!m->drives.virtio_needs_card[n])
+			continue;
+		strbuf_puts(&text, "virtio-blk-pci,drive=");
+		for (const char *p = drive_id(m->drives.virtio[n]); *p; p++)
+			strbuf_printf(&text, "%s%c", *p == ',' ? "," : "", *p);
+		struct pci_unit *unit =
+			pci_device_add(m, "-drive if=virtio:", strbuf_str(&text), err);
+		strbuf_free(&text);
+		if (!unit)
+			return -err->code;
+	}
+	return 0;
+}
+
 int pci_devices_build(struct machine *m, struct error *err)
 {
 	const struct options *o = m->options;
@@ -250,7 +272,7 @@ int pci_devices_build(struct machine *m, struct error *err)
 		if (is_card(o->device.item[n]) &&
 		    !pci_device_add(m, "-device", o->device.item[n], err))
 			return -err->code;
-	return 0;
+	return build_virtio_disks(m, err);
 }
 
 void pci_devices_free(struct machine *m)

@@ -27,6 +27,7 @@ struct pci_device_args {
 
 struct pci_device_type {
 	const char *driver;
+	const char *alias;             /* another name, or NULL */
 	const char *help;              /* "what it is: own properties", one line */
 	const char *const *properties; /* its own keys, NULL-terminated */
 	const char *romfile;           /* boot ROM where romfile= says nothing else, or NULL */

@@ -139,12 +139,9 @@ static struct json_object *describe_drive(struct drive *drive)
 struct json_object *query_block(struct machine *m)
 {
 	struct json_object *list = json_object_new_array();
-	for (int n = 0; n < IDE_SLOTS; n++)
-		if (m->drives.ide[n])
-			json_object_array_add(list, describe_drive(m->drives.ide[n]));
-	for (int n = 0; n < FLOPPY_SLOTS; n++)
-		if (m->drives.floppy[n])
-			json_object_array_add(list, describe_drive(m->drives.floppy[n]));
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&m->drives, n))
+			json_object_array_add(list, describe_drive(drives_at(&m->drives, n)));
 	return list;
 }
 

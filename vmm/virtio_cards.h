@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* The virtio cards of -device: rows for the table in pci_devices.c. */
+#ifndef VMM_VIRTIO_CARDS_H
+#define VMM_VIRTIO_CARDS_H
+
+#include "devices/virtio.h"
+#include "vmm/pci_devices.h"
+
+extern const struct pci_device_type virtio_blk_card;
+
+/* Properties that all of them have, for the lists of keys. */
+#define VIRTIO_PROPERTIES                                                                          \
+	"disable-legacy", "disable-modern", "vectors", "indirect_desc", "event_idx", "packed"
+
+/* Reads them; `vectors` is what the card has without vectors=. */
+int virtio_card_options(const struct pci_device_args *args, unsigned vectors,
+			struct virtio_pci_config *config, struct error *err);
+
+#endif
