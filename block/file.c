@@ -32,6 +32,8 @@ enum {
 };
 
 struct file_layer {
+	const struct file_protocol *protocol; /* NULL: a file of the host's */
+	void *remote;
 	int fd;
 	unsigned flags;
 	bool direct;
@@ -130,11 +132,29 @@ struct file_layer *file_open(const struct file_open_args *a, struct error *err)
 	return f;
 }
 
+struct file_layer *file_new_remote(const struct file_protocol *protocol, void *remote,
+				   unsigned flags)
+{
+	struct file_layer *f = xcalloc(1, sizeof(*f));
+	*f = (struct file_layer){
+		.protocol = protocol, .remote = remote, .fd = -1, .flags = flags, .device = true};
+	pthread_rwlock_init(&f->rmw, NULL);
+	return f;
+}
+
+const char *file_remote_name(const struct file_layer *f)
+{
+	return f->protocol ? f->protocol->identity(f->remote) : NULL;
+}
+
 void file_close(struct file_layer *f)
 {
 	if (!f)
 		return;
-	close(f->fd);
+	if (f->protocol)
+		f->protocol->close(f->remote);
+	else
+		close(f->fd);
 	pthread_rwlock_destroy(&f->rmw);
 	free(f);
 }
@@ -142,11 +162,15 @@ void file_close(struct file_layer *f)
 int file_lock_later(struct file_layer *f, const char *what, unsigned perms, unsigned unshared,
 		    struct error *err)
 {
-	return file_lock(f->fd, what, perms, unshared, err);
+	/* Who shares an export is the server's business. */
+	return f->protocol ? 0 : file_lock(f->fd, what, perms, unshared, err);
 }
 
 bool file_same(const struct file_layer *a, const struct file_layer *b)
 {
+	if (a->protocol || b->protocol)
+		return a->protocol == b->protocol &&
+		       strcmp(file_remote_name(a), file_remote_name(b)) == 0;
 	return a->dev == b->dev && a->ino == b->ino;
 }
 
@@ -160,6 +184,8 @@ int file_copy(struct file_layer *from, uint64_t from_offset, struct file_layer *
 {
 	off_t in = (off_t)from_offset, out = (off_t)to_offset;
 	bool any = false;
+	if (from->protocol || to->protocol)
+		return -ENOTSUP;
 	while (len) {
 		ssize_t n = copy_file_range(from->fd, &in, to->fd, &out, len, 0);
 		if (n < 0 && errno == EINTR)
@@ -177,6 +203,8 @@ int file_copy(struct file_layer *from, uint64_t from_offset, struct file_layer *
 int64_t file_size(struct file_layer *f)
 {
 	struct stat st;
+	if (f->protocol)
+		return (int64_t)f->protocol->size(f->remote);
 	if (f->device) {
 		uint64_t bytes;
 		if (ioctl(f->fd, BLKGETSIZE64, &bytes) < 0)
@@ -191,7 +219,7 @@ int64_t file_size(struct file_layer *f)
 uint64_t file_disk_usage(struct file_layer *f)
 {
 	struct stat st;
-	return fstat(f->fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+	return f->protocol || fstat(f->fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 /* Offsets in the file must fit in off_t. */
@@ -319,6 +347,8 @@ int file_preadv(struct file_layer *f, const struct iovec *iov, int iovcnt, uint6
 	struct iov_iter it = iov_iter(iov, iovcnt);
 	if (!offset_ok(offset, len))
 		return -EINVAL;
+	if (f->protocol)
+		return f->protocol->preadv(f->remote, iov, iovcnt, offset);
 	/* Even an aligned direct read may end within a block at the end of the file; only the
 	 * buffered way pads that without surprise. */
 	if (f->direct && !(aligned(iov, iovcnt, offset) &&
@@ -327,7 +357,8 @@ int file_preadv(struct file_layer *f, const struct iovec *iov, int iovcnt, uint6
 	return plain_transfer(f, false, it, len, offset);
 }
 
-int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)
+static int write_at(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset,
+		    bool fua)
 {
 	uint64_t len = iov_total(iov, iovcnt);
 	struct iov_iter it = iov_iter(iov, iovcnt);
@@ -336,6 +367,8 @@ int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint
 	int seen = observe(FILE_WRITE, offset, len, iov, iovcnt);
 	if (seen)
 		return seen;
+	if (f->protocol)
+		return f->protocol->pwritev(f->remote, iov, iovcnt, offset, fua);
 	if (!f->direct)
 		return plain_transfer(f, true, it, len, offset);
 	bool straight = aligned(iov, iovcnt, offset);
@@ -347,6 +380,18 @@ int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint
 			  : bounce_write(f, it, len, offset);
 	pthread_rwlock_unlock(&f->rmw);
 	return rc;
+}
+
+int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	return write_at(f, iov, iovcnt, offset, false);
+}
+
+int file_pwritev_fua(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	int rc = write_at(f, iov, iovcnt, offset, !(f->flags & IMAGE_NO_FLUSH));
+	/* A host's file has only the flush of all of it. */
+	return rc || f->protocol ? rc : file_flush(f);
 }
 
 int file_pread(struct file_layer *f, void *buf, size_t len, uint64_t offset)
@@ -366,6 +411,8 @@ int file_flush(struct file_layer *f)
 	int seen = observe(FILE_FLUSH, 0, 0, NULL, 0);
 	if (seen || (f->flags & IMAGE_NO_FLUSH))
 		return seen;
+	if (f->protocol)
+		return f->protocol->flush(f->remote);
 	return fdatasync(f->fd) < 0 ? -errno : 0;
 }
 
@@ -374,6 +421,8 @@ int file_discard(struct file_layer *f, uint64_t offset, uint64_t len)
 	int rc = observe(FILE_DISCARD, offset, len, NULL, 0);
 	if (rc || !len)
 		return rc;
+	if (f->protocol)
+		return f->protocol->discard(f->remote, offset, len);
 	if (f->device) {
 		/* The ioctl wants whole sectors; the partial ones at the ends just stay. */
 		uint64_t start = round_up(offset, 512), end = round_down(offset + len, 512);
@@ -417,6 +466,10 @@ int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool 
 	int seen = observe(FILE_ZERO, offset, len, NULL, 0);
 	if (seen)
 		return seen;
+	if (f->protocol) {
+		int rc = f->protocol->write_zeroes(f->remote, offset, len, may_unmap);
+		return rc == -ENOTSUP ? write_zero_bytes(f, offset, len) : rc;
+	}
 	if (!f->device) {
 		int64_t size = file_size(f);
 		bool inside = size >= 0 && range_in(offset, len, (uint64_t)size);
@@ -435,6 +488,8 @@ int file_allocate(struct file_layer *f, uint64_t offset, uint64_t len)
 {
 	if (!len)
 		return 0;
+	if (f->protocol)
+		return -ENOTSUP;
 	return -posix_fallocate(f->fd, (off_t)offset, (off_t)len);
 }
 
@@ -450,7 +505,8 @@ int file_truncate(struct file_layer *f, uint64_t size)
 	return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 }
 
-bool file_in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count)
+/* A hole of a file of the host's. */
+static bool in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count)
 {
 	*count = len;
 	if (f->device || offset > INT64_MAX)
@@ -468,4 +524,16 @@ bool file_in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t 
 	if (hole > (off_t)offset && (uint64_t)hole - offset < len)
 		*count = (uint64_t)hole - offset;
 	return false;
+}
+
+unsigned file_status(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count)
+{
+	if (f->protocol)
+		return f->protocol->status(f->remote, offset, len, count);
+	return in_hole(f, offset, len, count) ? FILE_HOLE | FILE_ZEROES : 0;
+}
+
+bool file_in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count)
+{
+	return file_status(f, offset, len, count) & FILE_ZEROES;
 }

@@ -46,6 +46,8 @@ int file_preadv(struct file_layer *f, const struct iovec *iov, int iovcnt, uint6
 int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
 int file_pread(struct file_layer *f, void *buf, size_t len, uint64_t offset);
 int file_pwrite(struct file_layer *f, const void *buf, size_t len, uint64_t offset);
+/* As file_pwritev(), and what was written is on stable storage when it returns 0. */
+int file_pwritev_fua(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
 /* Everything written before is on stable storage; nothing is done with IMAGE_NO_FLUSH. */
 int file_flush(struct file_layer *f);
 /* Gives the range back to the host; it may then read as anything. 0 where the host cannot. */
@@ -59,15 +61,46 @@ int file_truncate(struct file_layer *f, uint64_t size);
 int64_t file_size(struct file_layer *f);
 /* Bytes that the host stores for it. */
 uint64_t file_disk_usage(struct file_layer *f);
-/* Whether `offset` is in a hole; *count becomes how far (1..len) that holds. */
+/* What is at `offset`: flags of enum file_status, 0 for data; *count becomes how far (1..len) that
+ * holds. */
+enum file_status {
+	FILE_HOLE = 1,   /* takes no space */
+	FILE_ZEROES = 2, /* reads as zeroes */
+};
+unsigned file_status(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count);
+/* Whether `offset` reads as zeroes; *count becomes how far (1..len) that holds. */
 bool file_in_hole(struct file_layer *f, uint64_t offset, uint64_t len, uint64_t *count);
 /* Copies within the host (copy_file_range); -ENOTSUP where it cannot. */
 int file_copy(struct file_layer *from, uint64_t from_offset, struct file_layer *to,
 	      uint64_t to_offset, uint64_t len);
-/* A block device, which is as long as it is and holds whatever it held before. */
+/* A block device or a remote file, which is as long as it is and holds whatever it held before. */
 bool file_is_device(const struct file_layer *f);
+/* What a remote file is called (its URI), NULL of one of the host's. */
+const char *file_remote_name(const struct file_layer *f);
 /* True if both are the same file. */
 bool file_same(const struct file_layer *a, const struct file_layer *b);
+
+/*
+ * A file that is not the host's: what a protocol does for it. Any thread, several at once. Transfers
+ * are whole, 0 or -errno; what is read behind the end is zeroes; its size does not change.
+ */
+struct file_protocol {
+	void (*close)(void *remote);
+	int (*preadv)(void *remote, const struct iovec *iov, int iovcnt, uint64_t offset);
+	/* `fua`: it is on stable storage when this returns. */
+	int (*pwritev)(void *remote, const struct iovec *iov, int iovcnt, uint64_t offset,
+		       bool fua);
+	int (*flush)(void *remote);
+	int (*discard)(void *remote, uint64_t offset, uint64_t len);
+	/* -ENOTSUP: plain zeroes are to be written. */
+	int (*write_zeroes)(void *remote, uint64_t offset, uint64_t len, bool may_unmap);
+	uint64_t (*size)(void *remote);
+	unsigned (*status)(void *remote, uint64_t offset, uint64_t len, uint64_t *count);
+	const char *(*identity)(void *remote);
+};
+/* Takes over `remote`. */
+struct file_layer *file_new_remote(const struct file_protocol *protocol, void *remote,
+				   unsigned flags);
 
 /*
  * For tests: sees every change of every file before it happens, and may let it fail (a negative

@@ -6,7 +6,7 @@
 #include "block/image.h"
 #include <pthread.h>
 
-extern const struct image_driver raw_driver, qcow2_driver;
+extern const struct image_driver raw_driver, qcow2_driver, nbd_driver;
 
 /* The driver that is surest about these first bytes of a file; never NULL (raw takes anything). */
 const struct image_driver *image_probe(const uint8_t *head, size_t len, const char *path);

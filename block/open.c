@@ -9,6 +9,7 @@
  */
 #include "block/file.h"
 #include "block/image.h"
+#include "block/nbd_client.h"
 #include "block/node.h"
 #include "block/path.h"
 #include "lib/bytes.h"
@@ -22,8 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct image_driver *const drivers[] = {&raw_driver, &qcow2_driver};
-static const char *const names[] = {"raw", "qcow2", NULL};
+static const struct image_driver *const drivers[] = {&raw_driver, &qcow2_driver, &nbd_driver};
+static const char *const names[] = {"raw", "qcow2", "nbd", NULL};
 
 /* A longer chain is a mistake or an attack: each link costs an open file and a recursion. */
 enum { MAX_CHAIN = 100 };
@@ -97,8 +98,21 @@ const char *image_foreign_format(const uint8_t *head, size_t len)
 	return NULL;
 }
 
+/* What a name stands for. */
+struct target {
+	char *name;   /* for messages */
+	char *path;   /* where that is */
+	char *format; /* that the name gives itself, or NULL */
+	/* An NBD node: its keys in the options have this prefix; NULL for a file of the host's. */
+	const char *prefix;
+	bool addressed;    /* and the path is its address */
+	struct opts *opts; /* of the NBD node; NULL: none */
+	struct opts json;  /* of a json: name */
+};
+
 /* What one level of the chain is opened with. */
 struct node_args {
+	const struct target *target;
 	const char *name;   /* as the user or the header says it */
 	const char *path;   /* where that is */
 	const char *format; /* NULL: probe */
@@ -114,6 +128,57 @@ struct node_args {
 
 static struct image *open_node(const struct node_args *a, struct error *err);
 
+static void target_free(struct target *t)
+{
+	free(t->name);
+	free(t->path);
+	free(t->format);
+	opts_free(&t->json);
+}
+
+/* An NBD node that is described by options alone is called by its URI. */
+static int name_nbd_node(struct target *t, struct error *err)
+{
+	struct nbd_config config = {0};
+	const char *format = opts_get(t->opts, "driver");
+	int rc = nbd_config_parse(&config, NULL, t->opts, t->prefix, err);
+	if (rc < 0)
+		return rc;
+	t->path = nbd_config_uri(&config);
+	if (format)
+		t->format = xstrdup(format);
+	nbd_config_free(&config);
+	return 0;
+}
+
+/* Sorts out `name`, which may be NULL if the options say what to open. On failure there is nothing
+ * to free. */
+static int find_target(struct target *t, const char *name, struct opts *opts, struct error *err)
+{
+	int rc = 0;
+	*t = (struct target){.opts = opts};
+	if (name && path_nbd_json(name, &t->json))
+		t->opts = &t->json;
+	else if (name)
+		t->path = path_of_name(name, &t->format, err);
+	if (name && !t->path && !t->json.count)
+		return -EINVAL;
+	if (!t->path) {
+		t->prefix = t->opts ? nbd_opts_prefix(t->opts) : NULL;
+		rc = t->prefix ? name_nbd_node(t, err)
+			       : error_set(err, EINVAL, "no image file is named");
+	} else if (nbd_is_name(t->path)) {
+		const char *prefix = opts ? nbd_opts_prefix(opts) : NULL;
+		t->prefix = prefix ? prefix : "file.";
+		t->addressed = true;
+	}
+	if (rc == 0)
+		t->name = xstrdup(name ? name : t->path);
+	else
+		target_free(t);
+	return rc;
+}
+
 /* Opens what the header names as backing file. */
 static int open_backing(struct image *img, const struct node_args *a, struct error *err)
 {
@@ -121,27 +186,34 @@ static int open_backing(struct image *img, const struct node_args *a, struct err
 	int rc = image_get_info(img, &info);
 	if (rc < 0 || !info.backing_file || !info.backing_file[0])
 		goto out;
-	char *json_format = NULL, *dir = NULL, *role = NULL;
+	char *dir = NULL, *role = NULL;
 	char *from_top = path_combine(img->path, info.backing_file);
-	char *path = path_of_name(from_top, &json_format, err);
 	bool relative = !path_is_absolute(info.backing_file);
+	struct target target;
 	dir = path_directory(img->path);
 	if (relative)
 		role = xasprintf(" (backing file of '%s', looked for in '%s')", a->name, dir);
 	else
 		role = xasprintf(" (backing file of '%s')", a->name);
-	if (!path) {
+	if (relative && file_remote_name(img->file)) {
+		rc = error_set(
+			err, ENOTSUP,
+			"cannot open '%s'%s: a name relative to an NBD export leads nowhere; "
+			"rebase -u the image onto the whole name",
+			info.backing_file, role);
+	} else if ((rc = find_target(&target, from_top, NULL, err)) < 0) {
 		error_prefix(err, "cannot open '%s'%s", info.backing_file, role);
-		rc = -EINVAL;
 	} else if (a->depth >= MAX_CHAIN) {
 		rc = error_set(err, ELOOP, "the backing chain of '%s' has more than %d images",
 			       a->name, MAX_CHAIN);
+		target_free(&target);
 	} else {
 		struct link link = {img, a->above};
 		struct node_args b = {
+			.target = &target,
 			.name = info.backing_file,
-			.path = path,
-			.format = info.backing_format ? info.backing_format : json_format,
+			.path = target.path,
+			.format = info.backing_format ? info.backing_format : target.format,
 			.role = role,
 			.flags = (a->flags & (IMAGE_NO_LOCK | IMAGE_FORCE_SHARE | IMAGE_DIRECT)),
 			.depth = a->depth + 1,
@@ -149,12 +221,11 @@ static int open_backing(struct image *img, const struct node_args *a, struct err
 		};
 		img->backing = open_node(&b, err);
 		rc = img->backing ? 0 : -(err && err->code ? err->code : EIO);
+		target_free(&target);
 	}
 	free(role);
 	free(dir);
-	free(path);
 	free(from_top);
-	free(json_format);
 out:
 	image_info_free(&info);
 	return rc;
@@ -199,6 +270,23 @@ static int lock_node(struct file_layer *file, const struct node_args *a, bool re
 	return file_lock_later(file, what, perms, unshared, err);
 }
 
+/* The file below a node. */
+static struct file_layer *open_file(const struct node_args *a, struct error *err)
+{
+	const struct target *t = a->target;
+	struct file_open_args fa = {.path = a->path,
+				    .name = a->name,
+				    .role = a->role,
+				    .flags = a->flags | IMAGE_NO_LOCK};
+	if (!t->prefix)
+		return file_open(&fa, err);
+	char *what = xasprintf("cannot open '%s'%s", a->name, a->role);
+	struct file_layer *file = nbd_file_open(t->addressed ? t->path : NULL, t->opts, t->prefix,
+						a->flags, what, err);
+	free(what);
+	return file;
+}
+
 static struct image *open_node(const struct node_args *a, struct error *err)
 {
 	const struct image_driver *driver = NULL;
@@ -207,11 +295,13 @@ static struct image *open_node(const struct node_args *a, struct error *err)
 		error_prefix(err, "cannot open '%s'%s", a->name, a->role);
 		return NULL;
 	}
-	struct file_open_args fa = {.path = a->path,
-				    .name = a->name,
-				    .role = a->role,
-				    .flags = a->flags | IMAGE_NO_LOCK};
-	struct file_layer *file = file_open(&fa, err);
+	if (driver == &nbd_driver && !a->target->prefix) {
+		error_set(err, EINVAL,
+			  "cannot open '%s'%s: format=nbd is for NBD servers, and that is a file",
+			  a->name, a->role);
+		return NULL;
+	}
+	struct file_layer *file = open_file(a, err);
 	if (!file)
 		return NULL;
 	for (const struct link *l = a->above; l; l = l->above) {
@@ -254,15 +344,15 @@ struct image *image_open(const char *path, const char *format, unsigned flags, s
 			 struct error *err)
 {
 	struct error local = ERROR_INIT;
-	char *named_format = NULL;
+	struct target target;
 	if (!err)
 		err = &local;
-	char *real = path_of_name(path, &named_format, err);
-	if (!real)
+	if (find_target(&target, path, opts, err) < 0)
 		return NULL;
-	struct node_args a = {.name = path,
-			      .path = real,
-			      .format = format ? format : named_format,
+	struct node_args a = {.target = &target,
+			      .name = target.name,
+			      .path = target.path,
+			      .format = format ? format : target.format,
 			      .role = "",
 			      .flags = flags,
 			      .opts = opts};
@@ -274,9 +364,8 @@ struct image *image_open(const char *path, const char *format, unsigned flags, s
 	if (img && (img->flags & IMAGE_PROBED) && (flags & IMAGE_WRITABLE))
 		warn("the format of '%s' was not given and is guessed to be raw; writes to its "
 		     "first sector are restricted, say format=raw to lift that",
-		     path);
-	free(real);
-	free(named_format);
+		     target.name);
+	target_free(&target);
 	return img;
 }
 

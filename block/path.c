@@ -2,6 +2,7 @@
 /* Image names (path.h). A colon before the first slash makes the part before it a protocol, as with
  * QEMU. */
 #include "block/path.h"
+#include "block/nbd_client.h"
 #include "lib/text.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -38,6 +39,8 @@ char *path_combine(const char *of, const char *name)
 }
 
 #ifdef HAVE_JSONC
+enum { MAX_NESTING = 8 };
+
 static const char *json_text(struct json_object *o, const char *key)
 {
 	struct json_object *v;
@@ -83,12 +86,49 @@ out:
 	json_object_put(root);
 	return path;
 }
+
+/* Appends the members of an object, with `prefix` before their keys. */
+static void flatten(struct json_object *object, const char *prefix, unsigned depth,
+		    struct opts *opts)
+{
+	json_object_object_foreach(object, key, value)
+	{
+		char *full = xasprintf("%s%s", prefix, key);
+		if (json_object_is_type(value, json_type_object) && depth < MAX_NESTING) {
+			char *inner = xasprintf("%s.", full);
+			flatten(value, inner, depth + 1, opts);
+			free(inner);
+		} else if (json_object_is_type(value, json_type_boolean)) {
+			opts_set(opts, full, json_object_get_boolean(value) ? "on" : "off");
+		} else {
+			opts_set(opts, full, json_object_get_string(value));
+		}
+		free(full);
+	}
+}
 #endif
+
+bool path_nbd_json(const char *name, struct opts *opts)
+{
+#ifdef HAVE_JSONC
+	if (strncmp(name, "json:", 5) != 0)
+		return false;
+	struct json_object *root = json_tokener_parse(name + 5);
+	*opts = (struct opts){0};
+	if (root && json_object_is_type(root, json_type_object))
+		flatten(root, "", 0, opts);
+	json_object_put(root);
+	if (nbd_opts_prefix(opts))
+		return true;
+	opts_free(opts);
+#endif
+	return false;
+}
 
 char *path_of_name(const char *name, char **format, struct error *err)
 {
 	size_t n = protocol_length(name);
-	if (n == 0)
+	if (n == 0 || nbd_is_name(name))
 		return xstrdup(name);
 	if (strncmp(name, "file:", 5) == 0)
 		return xstrdup(name + 5);

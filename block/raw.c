@@ -57,9 +57,10 @@ static int raw_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bo
 static int raw_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
 			    uint64_t *host_offset)
 {
-	bool hole = file_in_hole(img->file, offset, len, count);
+	unsigned status = file_status(img->file, offset, len, count);
 	*host_offset = offset;
-	return BLOCK_ALLOCATED | BLOCK_OFFSET_VALID | (hole ? BLOCK_ZERO : BLOCK_DATA);
+	return BLOCK_ALLOCATED | BLOCK_OFFSET_VALID | (status & FILE_ZEROES ? BLOCK_ZERO : 0) |
+	       (status & FILE_HOLE ? 0 : BLOCK_DATA);
 }
 
 static int raw_truncate(struct image *img, uint64_t size, struct error *err)
@@ -165,4 +166,17 @@ const struct image_driver raw_driver = {
 	.create = raw_create,
 	.preallocate = raw_preallocate,
 	.measure = raw_measure,
+};
+
+/* The same for an NBD export that is not to be probed (driver=nbd). */
+const struct image_driver nbd_driver = {
+	.name = "nbd",
+	.state_size = 1,
+	.open = raw_open,
+	.preadv = raw_preadv,
+	.pwritev = raw_pwritev,
+	.flush = raw_flush,
+	.discard = raw_discard,
+	.write_zeroes = raw_write_zeroes,
+	.block_status = raw_block_status,
 };

@@ -23,6 +23,11 @@ struct tls_session;
 
 enum tls_endpoint { TLS_CLIENT, TLS_SERVER };
 
+/* A client's credentials without an object, as an nbds: address asks for them: the key of `user` in
+ * a PSK file, a directory of certificates, or with both NULL the CAs that the system trusts. A
+ * reference as below, NULL with a sentence. */
+struct tls_creds *tls_creds_for_client(const char *certificates, const char *psk_file,
+				       const char *user, struct error *err);
 /* The credentials with this id, which must be for this end. A reference of the caller, for
  * tls_creds_unref(); they stay usable when the object is deleted. NULL with a sentence. */
 struct tls_creds *tls_creds_find(const char *id, enum tls_endpoint endpoint, struct error *err);

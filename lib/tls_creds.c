@@ -208,27 +208,32 @@ static char *find_psk(const char *path, const char *user, struct error *err)
 	return key;
 }
 
-static int load_psk(struct tls_creds *c, struct files *f, const char *user, struct error *err)
+static int load_psk_client(struct tls_creds *c, const char *path, const char *user,
+			   struct error *err)
 {
-	int rc = locate(f, "keys.psk", true, err);
-	if (rc < 0)
-		return rc;
-	if (c->endpoint == TLS_SERVER) {
-		rc = gnutls_psk_allocate_server_credentials(&c->psk_server);
-		if (rc >= 0)
-			rc = gnutls_psk_set_server_credentials_file(c->psk_server, f->path);
-		return rc < 0 ? gnutls_failed(err, f->path, rc) : 0;
-	}
-	char *key = find_psk(f->path, user, err);
+	char *key = find_psk(path, user, err);
 	if (!key)
 		return -(err && err->code ? err->code : ENOENT);
 	gnutls_datum_t datum = {(unsigned char *)key, (unsigned)strlen(key)};
-	rc = gnutls_psk_allocate_client_credentials(&c->psk_client);
+	int rc = gnutls_psk_allocate_client_credentials(&c->psk_client);
 	if (rc >= 0)
 		rc = gnutls_psk_set_client_credentials(c->psk_client, user, &datum,
 						       GNUTLS_PSK_KEY_HEX);
 	explicit_bzero(key, strlen(key));
 	free(key);
+	return rc < 0 ? gnutls_failed(err, path, rc) : 0;
+}
+
+static int load_psk(struct tls_creds *c, struct files *f, const char *user, struct error *err)
+{
+	int rc = locate(f, "keys.psk", true, err);
+	if (rc < 0)
+		return rc;
+	if (c->endpoint == TLS_CLIENT)
+		return load_psk_client(c, f->path, user, err);
+	rc = gnutls_psk_allocate_server_credentials(&c->psk_server);
+	if (rc >= 0)
+		rc = gnutls_psk_set_server_credentials_file(c->psk_server, f->path);
 	return rc < 0 ? gnutls_failed(err, f->path, rc) : 0;
 }
 
@@ -312,10 +317,49 @@ static void *create(enum tls_kind kind, struct opts *opts, struct error *err)
 	}
 	return c;
 }
+
+static int load_for_client(struct tls_creds *c, const char *certificates, const char *psk_file,
+			   const char *user, struct files *f, struct error *err)
+{
+	c->priority = complete_priority(c->kind, NULL);
+	if (psk_file)
+		return load_psk_client(c, psk_file, user ? user : "qemu", err);
+	f->dir = certificates;
+	if (certificates)
+		return load_x509(c, f, NULL, true, err);
+	int rc = gnutls_certificate_allocate_credentials(&c->x509);
+	if (rc >= 0)
+		rc = gnutls_certificate_set_x509_system_trust(c->x509);
+	return rc < 0 ? gnutls_failed(err, "cannot load the system's certificate authorities", rc)
+		      : 0;
+}
+
+struct tls_creds *tls_creds_for_client(const char *certificates, const char *psk_file,
+				       const char *user, struct error *err)
+{
+	struct files files = {0};
+	struct tls_creds *c = xcalloc(1, sizeof(*c));
+	*c = (struct tls_creds){
+		.references = 1, .kind = psk_file ? TLS_PSK : TLS_X509, .verify_peer = true};
+	int rc = load_for_client(c, certificates, psk_file, user, &files, err);
+	free(files.path);
+	if (rc < 0) {
+		creds_free(c);
+		return NULL;
+	}
+	return c;
+}
 #else
 struct tls_creds {
 	char unused;
 };
+
+struct tls_creds *tls_creds_for_client(const char *certificates, const char *psk_file,
+				       const char *user, struct error *err)
+{
+	error_set(err, ENOTSUP, "TLS needs GnuTLS, which this minivm is built without");
+	return NULL;
+}
 
 struct tls_creds *tls_creds_ref(struct tls_creds *c)
 {
