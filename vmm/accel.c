@@ -40,11 +40,12 @@ void accel_help(void)
 	printf("Without -accel: %s\n", verdict == KVM_USABLE ? "kvm" : "soft");
 }
 
-static struct engine *create_named(const char *name, const struct engine_config *config,
-				   struct strbuf *notes, struct error *err)
+static struct engine *create_named(const char *name, const struct options *o,
+				   const struct engine_config *config, struct strbuf *notes,
+				   struct error *err)
 {
 	if (!strcmp(name, "soft"))
-		return engine_new_soft(config, "", err);
+		return engine_new_soft(config, &o->soft, err);
 	if (kvm_check_access(err) < 0)
 		return NULL;
 	char reason[256] = "";
@@ -62,7 +63,7 @@ static struct engine *create_from_list(const struct options *o, const struct eng
 {
 	for (size_t n = 0; n < o->accel.count; n++) {
 		*err = ERROR_INIT;
-		struct engine *e = create_named(o->accel.item[n], config, notes, err);
+		struct engine *e = create_named(o->accel.item[n], o, config, notes, err);
 		if (e)
 			return e;
 		if (n + 1 < o->accel.count)
@@ -86,5 +87,5 @@ struct engine *accel_create(const struct options *o, const struct engine_config 
 		*err = ERROR_INIT;
 	}
 	strbuf_printf(notes, "using the software CPU: %s\n", reason);
-	return engine_new_soft(config, "", err);
+	return engine_new_soft(config, &o->soft, err);
 }

@@ -111,10 +111,24 @@ struct engine {
 	struct engine_config config;
 };
 
+/* How the software CPU runs its guest: the properties of -accel soft. */
+enum soft_jit { SOFT_JIT_AUTO, SOFT_JIT_OFF, SOFT_JIT_ON }; /* AUTO: if this host can */
+struct soft_settings {
+	enum soft_jit jit;
+	size_t code_size; /* of translated code, bytes; 0: the default */
+	unsigned verify;  /* see struct soft_cpu_config */
+	bool perf_map;
+};
+struct opts;
+/* Takes the properties of -accel soft out of `opts`; `what` is the option, for messages. */
+int soft_settings_parse(struct soft_settings *s, struct opts *opts, const char *what,
+			struct error *err);
+
 /* Constructors; NULL and an error if it cannot run. */
 struct engine *engine_new_kvm(const struct engine_config *config, struct error *err);
-struct engine *engine_new_soft(const struct engine_config *config, const char *options,
-			       struct error *err);
+/* `settings` may be NULL. */
+struct engine *engine_new_soft(const struct engine_config *config,
+			       const struct soft_settings *settings, struct error *err);
 
 /* What the KVM probe found. */
 enum kvm_verdict {

@@ -148,32 +148,13 @@ static int parse_accel(struct options *o, const struct option_row *row, const ch
 		return r;
 	if ((r = set_accel_property(o, "-accel", opts, err)) < 0)
 		return r;
-	if (!strcmp(name, "soft") || !strcmp(name, "tcg")) {
-		/* The thread and cache-size choices of TCG have no counterpart that a guest could
-		 * notice. */
-		static const char *const threads[] = {"single", "multi", NULL};
-		int thread;
-		if ((r = opts_get_enum(opts, "thread", threads, &thread, err)) < 0)
-			return r;
-		if (opts_has(opts, "thread") && thread == 1)
-			return error_set(
-				err, EINVAL,
-				"-accel %s: the software CPU runs all processors on one thread; "
-				"use thread=single",
-				arg);
-		bool jit = false;
-		bool given = opts_has(opts, "jit");
-		if ((r = opts_get_bool(opts, "jit", &jit, err)) < 0)
-			return r;
-		if (given && jit)
-			return error_set(
-				err, EINVAL,
-				"-accel %s: this build has the interpreter alone; use jit=off",
-				arg);
-	}
-	return opts_check_unused(opts, "-accel",
-				 (const char *const[]){"kernel-irqchip", "thread", "jit", NULL},
-				 err);
+	bool soft = !strcmp(name, "soft") || !strcmp(name, "tcg");
+	if (soft && (r = soft_settings_parse(&o->soft, opts, "-accel", err)) < 0)
+		return r;
+	static const char *const known[] = {"kernel-irqchip", "jit", "tb-size", "verify", "thread",
+					    NULL};
+	static const char *const known_to_kvm[] = {"kernel-irqchip", NULL};
+	return opts_check_unused(opts, "-accel", soft ? known : known_to_kvm, err);
 }
 
 static int parse_enable_kvm(struct options *o, const struct option_row *row, const char *arg,
@@ -475,13 +456,18 @@ const struct option_row option_table[] = {
 	{"machine", "M", "type[,accel=a:b]", parse_machine, "Machine and CPU",
 	 "The machine: pc. Properties: accel=kvm|soft (several with ':', the first that works),\n"
 	 "kernel-irqchip=on|off, acpi=on|off."},
-	{"accel", NULL, "kvm|soft|help", parse_accel, NULL,
+	{"accel", NULL, "kvm|soft[,...]|help", parse_accel, NULL,
 	 "What runs the guest's instructions. kvm: the kernel's virtual machines. soft (or tcg): "
 	 "the software\n"
 	 "CPU. help: what this host offers. Given more than once: the first that works. Without "
 	 "it, kvm if\n"
 	 "it can run a PC, else soft. kvm,kernel-irqchip=off uses minivm's own interrupt "
-	 "controllers."},
+	 "controllers.\n"
+	 "soft,jit=off interprets instead of translating; tb-size=MiB bounds the translated code\n"
+	 "(default 16); verify=N checks each N-th entry into translated code against the "
+	 "interpreter\n"
+	 "(1: all of it, slowly) and stops with a report and exit status 1 at the first "
+	 "difference."},
 	{"enable-kvm", NULL, NULL, parse_enable_kvm, NULL, "The same as -accel kvm."},
 	{"m", NULL, "size", parse_memory, NULL,
 	 "Memory in MiB, or with suffix K, M or G (default 128 MiB, at most 64 GiB)."},

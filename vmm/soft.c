@@ -26,6 +26,7 @@
 #include "lib/text.h"
 #include "vmm/engine.h"
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -44,6 +45,7 @@ struct soft_vcpu {
 struct soft_engine {
 	struct engine base;
 	struct soft_vcpu *vcpu;
+	bool jit;
 	struct mem_listener listener;
 	pthread_t thread;
 	bool thread_started;
@@ -357,7 +359,8 @@ static void soft_describe(struct engine *e, struct strbuf *out)
 {
 	struct soft_engine *s = self(e);
 	uint64_t instructions = atomic_load(&s->instructions), ns = atomic_load(&s->busy_ns);
-	strbuf_printf(out, "soft: interpreter of 32-bit x86, %u CPU%s on one thread\n",
+	strbuf_printf(out, "soft: %s, %u CPU%s on one thread\n",
+		      s->jit ? "translator of 32-bit x86 to x86-64" : "interpreter of 32-bit x86",
 		      e->config.cpus, e->config.cpus == 1 ? "" : "s");
 	strbuf_printf(out, "instructions executed: %llu in %.3f s",
 		      (unsigned long long)instructions, (double)ns / (double)NS_PER_SEC);
@@ -391,6 +394,12 @@ static void ram_written(void *opaque, const uint8_t *host, size_t len)
 
 /* ---- Life ---- */
 
+static void free_cpus(struct soft_engine *s)
+{
+	while (s->base.config.cpus)
+		soft_cpu_free(s->vcpu[--s->base.config.cpus].cpu);
+}
+
 static void soft_free(struct engine *e)
 {
 	struct soft_engine *s = self(e);
@@ -410,8 +419,7 @@ static void soft_free(struct engine *e)
 	}
 	memory_remove_listener(e->config.mem, &s->listener);
 	memory_set_write_hook(e->config.mem, NULL, NULL);
-	for (unsigned n = 0; n < e->config.cpus; n++)
-		soft_cpu_free(s->vcpu[n].cpu);
+	free_cpus(s);
 	pthread_cond_destroy(&s->wake);
 	pthread_cond_destroy(&s->stood);
 	pthread_mutex_destroy(&s->mutex);
@@ -440,19 +448,46 @@ static const struct engine_ops soft_ops = {
 
 /* Properties as users of QEMU's TCG give them. All CPUs share a thread here, so thread=multi cannot
  * be had. */
-static int check_options(const char *options, struct error *err)
+int soft_settings_parse(struct soft_settings *s, struct opts *opts, const char *what,
+			struct error *err)
 {
-	static const char *const thread_choices[] = {"single", NULL};
-	static const char *const known[] = {"thread", NULL};
-	struct opts opts;
-	int choice, r = opts_parse(&opts, options ? options : "", NULL, err);
-	if (r)
+	static const char *const thread_choices[] = {"single", "multi", NULL};
+	enum { MULTI = 1 };
+	bool jit = true, jit_given = opts_has(opts, "jit");
+	uint64_t mib = 0, verify = 0;
+	int thread = 0, r;
+
+	if ((r = opts_get_enum(opts, "thread", thread_choices, &thread, err)) < 0 ||
+	    (r = opts_get_bool(opts, "jit", &jit, err)) < 0 ||
+	    (r = opts_get_u64(opts, "tb-size", &mib, err)) < 0 ||
+	    (r = opts_get_u64(opts, "verify", &verify, err)) < 0)
 		return r;
-	r = opts_get_enum(&opts, "thread", thread_choices, &choice, err);
-	if (r == 0)
-		r = opts_check_unused(&opts, "-accel soft", known, err);
-	opts_free(&opts);
-	return r;
+	if (thread == MULTI)
+		return error_set(err, EINVAL,
+				 "%s: the software CPU runs all processors on one thread; use "
+				 "thread=single",
+				 what);
+	if (opts_has(opts, "tb-size") && (mib < SOFT_CODE_MIN / MIB || mib > SOFT_CODE_MAX / MIB))
+		return error_set(err, EINVAL, "%s: tb-size=%llu must be %llu to %llu (MiB)", what,
+				 (unsigned long long)mib, (unsigned long long)(SOFT_CODE_MIN / MIB),
+				 (unsigned long long)(SOFT_CODE_MAX / MIB));
+	if (verify > INT_MAX)
+		return error_set(err, EINVAL, "%s: verify=%llu must be at most %d", what,
+				 (unsigned long long)verify, INT_MAX);
+	if (verify && !jit)
+		return error_set(err, EINVAL,
+				 "%s: verify compares the translator with the interpreter; jit=off "
+				 "leaves nothing to compare",
+				 what);
+	if (jit_given)
+		s->jit = jit ? SOFT_JIT_ON : SOFT_JIT_OFF;
+	else if (verify)
+		s->jit = SOFT_JIT_ON;
+	if (mib)
+		s->code_size = (size_t)(mib * MIB);
+	if (verify)
+		s->verify = (unsigned)verify;
+	return 0;
 }
 
 static void warn_of_missing_features(const struct soft_cpu *cpu)
@@ -466,23 +501,10 @@ static void warn_of_missing_features(const struct soft_cpu *cpu)
 	}
 }
 
-struct engine *engine_new_soft(const struct engine_config *config, const char *options,
-			       struct error *err)
+/* Makes the CPUs, with or without the translator. */
+static int make_cpus(struct soft_engine *s, const struct engine_config *config, bool jit,
+		     const struct soft_settings *settings, struct error *err)
 {
-	if (check_options(options, err))
-		return NULL;
-	struct soft_engine *s = xcalloc(1, sizeof(*s));
-	s->base.ops = &soft_ops;
-	s->base.config = *config;
-	s->base.config.cpus = 0; /* counts those made, for soft_free() */
-	s->vcpu = xcalloc(config->cpus, sizeof(*s->vcpu));
-	s->pause = true;
-	atomic_init(&s->running, -1);
-	pthread_mutex_init(&s->mutex, NULL);
-	pthread_cond_init(&s->wake, NULL);
-	pthread_cond_init(&s->stood, NULL);
-
-	stop_time(s);
 	for (unsigned n = 0; n < config->cpus; n++) {
 		struct soft_cpu_config c = {
 			.index = n,
@@ -497,13 +519,47 @@ struct engine *engine_new_soft(const struct engine_config *config, const char *o
 			.time_ns = cpu_time_ns,
 			.ferr = config->ferr ? cpu_ferr : NULL,
 			.opaque = s,
+			.jit = jit,
+			.code_size = settings->code_size,
+			.verify = settings->verify,
+			.perf_map = settings->perf_map,
 		};
 		s->vcpu[n].cpu = soft_cpu_new(&c, err);
-		if (!s->vcpu[n].cpu) {
-			soft_free(&s->base);
-			return NULL;
-		}
+		if (!s->vcpu[n].cpu)
+			return -1;
 		s->base.config.cpus++;
+	}
+	s->jit = jit;
+	return 0;
+}
+
+struct engine *engine_new_soft(const struct engine_config *config,
+			       const struct soft_settings *settings, struct error *err)
+{
+	static const struct soft_settings defaults;
+	struct soft_engine *s = xcalloc(1, sizeof(*s));
+	s->base.ops = &soft_ops;
+	s->base.config = *config;
+	s->base.config.cpus = 0; /* counts those made, for soft_free() */
+	s->vcpu = xcalloc(config->cpus, sizeof(*s->vcpu));
+	s->pause = true;
+	atomic_init(&s->running, -1);
+	pthread_mutex_init(&s->mutex, NULL);
+	pthread_cond_init(&s->wake, NULL);
+	pthread_cond_init(&s->stood, NULL);
+
+	stop_time(s);
+	if (!settings)
+		settings = &defaults;
+	int r = make_cpus(s, config, settings->jit != SOFT_JIT_OFF, settings, err);
+	if (r < 0 && settings->jit == SOFT_JIT_AUTO) {
+		warn("%s; the software CPU interprets", err->text);
+		free_cpus(s);
+		r = make_cpus(s, config, false, settings, err);
+	}
+	if (r < 0) {
+		soft_free(&s->base);
+		return NULL;
 	}
 	if (config->cpus)
 		warn_of_missing_features(s->vcpu[0].cpu);

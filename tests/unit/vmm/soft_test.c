@@ -5,6 +5,7 @@
 #include "lib/bytes.h"
 #include "lib/clock.h"
 #include "lib/loop.h"
+#include "lib/optstr.h"
 #include "vmm/engine.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -295,14 +296,35 @@ static void describe_counts(void **state)
 	stop(vm);
 }
 
-static void options_are_checked(void **state)
+/* What is said of the properties, or NULL if they are taken. */
+static const char *refusal(const char *text, struct soft_settings *s)
 {
-	struct error err = ERROR_INIT;
-	struct engine_config config = {.cpus = 1};
-	assert_null(engine_new_soft(&config, "thread=multi", &err));
-	assert_non_null(strstr(err.text, "single"));
-	assert_null(engine_new_soft(&config, "tread=single", &err));
-	assert_non_null(strstr(err.text, "thread"));
+	static struct error err;
+	struct opts opts;
+	err = ERROR_INIT;
+	*s = (struct soft_settings){0};
+	assert_int_equal(opts_parse(&opts, text, NULL, &err), 0);
+	int r = soft_settings_parse(s, &opts, "-accel", &err);
+	opts_free(&opts);
+	return r ? err.text : NULL;
+}
+
+static void properties_are_checked(void **state)
+{
+	struct soft_settings s;
+	assert_non_null(strstr(refusal("thread=multi", &s), "single"));
+	assert_non_null(strstr(refusal("tb-size=0", &s), "tb-size"));
+	assert_non_null(strstr(refusal("tb-size=9999999", &s), "tb-size"));
+	assert_non_null(strstr(refusal("jit=maybe", &s), "jit"));
+	assert_non_null(strstr(refusal("verify=1,jit=off", &s), "verify"));
+	assert_null(refusal("jit=off,thread=single", &s));
+	assert_int_equal(s.jit, SOFT_JIT_OFF);
+	assert_null(refusal("tb-size=32,verify=7", &s));
+	assert_int_equal(s.jit, SOFT_JIT_ON);
+	assert_int_equal(s.code_size, 32 * MIB);
+	assert_int_equal(s.verify, 7);
+	assert_null(refusal("", &s));
+	assert_int_equal(s.jit, SOFT_JIT_AUTO);
 }
 
 int main(void)
@@ -316,7 +338,7 @@ int main(void)
 		cmocka_unit_test(tscs_set_while_paused_agree),
 		cmocka_unit_test(writes_by_devices_change_running_code),
 		cmocka_unit_test(describe_counts),
-		cmocka_unit_test(options_are_checked),
+		cmocka_unit_test(properties_are_checked),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
