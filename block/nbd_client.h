@@ -34,6 +34,14 @@ struct nbd_config {
 
 /* "nbd:..." and its like. */
 bool nbd_is_name(const char *name);
+/*
+ * For a drive of which `file` (may be NULL) and `opts` say where it is: 1 if that is an NBD export,
+ * whose malloc'ed name is *name and whose options are checked and marked as used; 0 if not; -errno
+ * with a sentence.
+ */
+int nbd_describe(const char *file, struct opts *opts, char **name, struct error *err);
+/* True if the options with this prefix name a server. */
+bool nbd_opts_have_server(const struct opts *opts, const char *prefix);
 /* The prefix of the NBD node's keys in a drive's options: "" for driver=nbd, "file." for
  * file.driver=nbd, NULL if they name no NBD node. */
 const char *nbd_opts_prefix(const struct opts *opts);

@@ -14,6 +14,7 @@
  */
 #include "block/nbd_client.h"
 #include "block/nbd_proto.h"
+#include "lib/bytes.h"
 #include "lib/strbuf.h"
 #include "lib/text.h"
 #include <ctype.h>
@@ -144,7 +145,7 @@ static int parse_query(struct nbd_config *c, const char *name, const char *query
 		size_t len = strcspn(query, "&;"), key_len = strcspn(query, "=&;");
 		const char *value = key_len < len ? query + key_len + 1 : query + len;
 		char **member = NULL;
-		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 			if (strlen(known[i].key) == key_len &&
 			    !strncasecmp(known[i].key, query, key_len))
 				member = known[i].member;
@@ -227,7 +228,7 @@ static int parse_old_form(struct nbd_config *c, const char *name, struct error *
 
 static int parse_name(struct nbd_config *c, const char *name, struct error *err)
 {
-	for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(schemes); i++)
 		if (!strncasecmp(name, schemes[i].prefix, strlen(schemes[i].prefix)))
 			return parse_uri(c, name, &schemes[i], err);
 	if (!strncasecmp(name, "nbd:", 4) && name[4] != '/')
@@ -251,6 +252,18 @@ const char *nbd_opts_prefix(const struct opts *opts)
 			prefix = !strcmp(o->value, "nbd") ? "file." : prefix;
 	}
 	return prefix;
+}
+
+bool nbd_opts_have_server(const struct opts *opts, const char *prefix)
+{
+	static const char *const keys[] = {"host", "path", "server.host", "server.path"};
+	size_t len = strlen(prefix);
+	for (size_t i = 0; i < opts->count; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(keys); k++)
+			if (!strncmp(opts->item[i].key, prefix, len) &&
+			    !strcmp(opts->item[i].key + len, keys[k]))
+				return true;
+	return false;
 }
 
 struct properties {
@@ -295,7 +308,7 @@ static int parse_properties(struct nbd_config *c, const struct properties *p, st
 		{"x-dirty-bitmap", NULL, offsetof(struct nbd_config, bitmap)},
 	};
 	const char *type = get(p, "server.type");
-	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(strings); i++) {
 		const char *value = get(p, strings[i].key);
 		const char *other = strings[i].other ? get(p, strings[i].other) : NULL;
 		char **member = (char **)((char *)c + strings[i].member);
@@ -365,6 +378,25 @@ int nbd_config_parse(struct nbd_config *c, const char *name, struct opts *opts, 
 	if (rc < 0)
 		nbd_config_free(c);
 	return rc;
+}
+
+int nbd_describe(const char *file, struct opts *opts, char **name, struct error *err)
+{
+	const char *prefix = nbd_opts_prefix(opts);
+	struct nbd_config config = {0};
+	bool addressed = file && nbd_is_name(file);
+	if (file && !addressed && prefix)
+		return error_set(err, EINVAL,
+				 "'%s' is no NBD address; leave file= out, or driver=nbd", file);
+	if (!addressed && !prefix)
+		return 0;
+	int rc = nbd_config_parse(&config, addressed ? file : NULL, opts, prefix ? prefix : "file.",
+				  err);
+	if (rc < 0)
+		return rc;
+	*name = addressed ? xstrdup(file) : nbd_config_uri(&config);
+	nbd_config_free(&config);
+	return 1;
 }
 
 /* Appends with everything but letters, digits and a few signs as %XX. */

@@ -170,7 +170,8 @@ static int find_target(struct target *t, const char *name, struct opts *opts, st
 	} else if (nbd_is_name(t->path)) {
 		const char *prefix = opts ? nbd_opts_prefix(opts) : NULL;
 		t->prefix = prefix ? prefix : "file.";
-		t->addressed = true;
+		/* A drive that its options describe is called by its URI: nbd_describe(). */
+		t->addressed = !opts || !nbd_opts_have_server(opts, t->prefix);
 	}
 	if (rc == 0)
 		t->name = xstrdup(name ? name : t->path);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/drives.h"
+#include "block/nbd_client.h"
 #include "lib/bytes.h"
 #include "lib/text.h"
 #include "vmm/drive_options.h"
@@ -294,6 +295,14 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 		config->file = opts_get(opts, "file.filename");
 	if (config->file && !*config->file)
 		config->file = NULL;
+	char *name;
+	if ((r = nbd_describe(config->file, opts, &name, err)) < 0)
+		return r;
+	if (r) {
+		opts_set(opts, "file", name);
+		config->file = opts_get(opts, "file");
+		free(name);
+	}
 	if (!config->file && config->kind == DRIVE_DISK)
 		return error_set(err, EINVAL, "a disk needs file=");
 	config->format = opts_get(opts, "format");
