@@ -49,7 +49,6 @@ struct image *img_open(const char *name, const char *format, bool image_opts, un
 		       struct error *err);
 /* The flags of a cache mode (-t, -T); false after saying what is wrong. NULL: `otherwise`. */
 bool img_cache_flags(const char *mode, const char *otherwise, unsigned *flags);
-/* Whether all bytes are zero. */
 /* First byte at which they differ; len if none. */
 size_t img_differ(const uint8_t *a, const uint8_t *b, size_t len);
 /* Shows "    (12.34/100%)" on the terminal's line while `shown` is set. */

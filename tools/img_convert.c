@@ -37,7 +37,8 @@ struct convert {
 
 	pthread_mutex_t lock;
 	pthread_cond_t turn_changed;
-	uint64_t next, turn, done; /* steps handed out; whose turn it is to write; bytes */
+	uint64_t next, tickets; /* the step to hand out next; how many were handed out */
+	uint64_t turn, done;    /* whose turn it is to write, by the ticket; bytes */
 	int rc;
 	struct error err;
 };
@@ -245,10 +246,10 @@ static bool find_pieces(struct convert *c, uint64_t at, uint64_t len, struct pie
 }
 
 /* Waits until the steps before are written; false if one of them failed. */
-static bool my_turn(struct convert *c, uint64_t step)
+static bool my_turn(struct convert *c, uint64_t ticket)
 {
 	pthread_mutex_lock(&c->lock);
-	while (c->ordered && c->turn != step && !c->rc)
+	while (c->ordered && c->turn != ticket && !c->rc)
 		pthread_cond_wait(&c->turn_changed, &c->lock);
 	bool ok = !c->rc;
 	pthread_mutex_unlock(&c->lock);
@@ -267,7 +268,7 @@ static void end_turn(struct convert *c, uint64_t bytes)
 }
 
 /* One step: all of it in `buf` (of c->step bytes), then to the target. */
-static void do_step(struct convert *c, uint64_t step, uint8_t *buf)
+static void do_step(struct convert *c, uint64_t step, uint64_t ticket, uint8_t *buf)
 {
 	uint64_t at = step * c->step;
 	uint64_t len = c->size - at < c->step ? c->size - at : c->step;
@@ -280,13 +281,13 @@ static void do_step(struct convert *c, uint64_t step, uint8_t *buf)
 			continue;
 		if (p->kind == EXTENT_DATA)
 			ok = read_disk(c, buf + (p->at - at), p->at, (size_t)p->len) == 0;
-		else if (p->kind == EXTENT_ZERO)
+		else if (p->kind == EXTENT_ZERO && c->compress)
 			memset(buf + (p->at - at), 0, (size_t)p->len);
 		else if (p->kind == EXTENT_BACKING && c->compress) /* a cluster may need its rest */
 			ok = read_disk(c, buf + (p->at - at), p->at, (size_t)p->len) == 0;
 		any |= p->kind == EXTENT_DATA;
 	}
-	if (!ok || !my_turn(c, step)) {
+	if (!ok || !my_turn(c, ticket)) {
 		free(list);
 		return;
 	}
@@ -328,18 +329,14 @@ static void *work(void *opaque)
 	}
 	for (;;) {
 		pthread_mutex_lock(&c->lock);
-		uint64_t step = c->next;
-		if (!c->rc && !(c->ordered && c->turn != step)) {
-			/* Nobody is at work on steps before: their turns can be skipped too. */
-			step = skip_holes(c, step);
-			c->turn = c->ordered ? step : c->turn;
-		}
+		uint64_t step = c->rc ? c->next : skip_holes(c, c->next), ticket = c->tickets++;
+		c->done += (step - c->next) * c->step;
 		c->next = step + 1;
 		bool end = c->rc || step * c->step >= c->size;
 		pthread_mutex_unlock(&c->lock);
 		if (end)
 			break;
-		do_step(c, step, buf);
+		do_step(c, step, ticket, buf);
 	}
 	free(buf);
 	return NULL;

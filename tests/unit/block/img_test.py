@@ -4,6 +4,7 @@ code and the same disk."""
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -166,6 +167,26 @@ def test_sparse_stays_sparse_and_a_tebibyte_takes_an_instant():
             assert os.stat(os.path.join(t.ours, f)).st_blocks * 512 < 1 << 20
         assert subprocess.run([context.minivm_img(), "compare", "-q", "out.raw", "big.qcow2"], cwd=t.ours,
                               timeout=10).returncode == 0
+
+
+def test_an_empty_tebibyte_takes_next_to_no_cpu_time():
+    """However many threads happen to be at work: what is a hole is passed over in long strides."""
+    def little_cpu():
+        resource.setrlimit(resource.RLIMIT_CPU, (4, 4))
+
+    def img(folder, *args):
+        p = subprocess.run([context.minivm_img(), *args], cwd=folder, capture_output=True, text=True, preexec_fn=little_cpu)
+        assert p.returncode == 0, (args, p.returncode, p.stderr)
+    with tempfile.TemporaryDirectory(prefix="minivm-img-") as folder:
+        img(folder, "create", "-q", "-f", "qcow2", "t.qcow2", "1T")
+        img(folder, "create", "-q", "-f", "raw", "t.raw", "1T")
+        for source, to in (("qcow2", "raw"), ("qcow2", "qcow2"), ("raw", "qcow2"), ("raw", "raw")):
+            for options in ((), ("-W",), ("-c",) if to == "qcow2" else ("-m", "1")):
+                img(folder, "convert", *options, "-f", source, "-O", to, f"t.{source}", "out")
+                assert os.stat(os.path.join(folder, "out")).st_blocks * 512 < 4 << 20
+        img(folder, "check", "-q", "t.qcow2")
+        img(folder, "compare", "-q", "t.qcow2", "t.raw")
+        img(folder, "map", "t.qcow2")
 
 
 def test_commit_leaves_the_same_layers():
