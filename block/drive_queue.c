@@ -42,7 +42,10 @@ static int run_request(struct image *img, const struct drive_request *req)
 		return -ENOMEDIUM;
 	switch (req->op) {
 	case DRIVE_READ: return image_preadv(img, req->iov, req->iovcnt, req->offset);
-	case DRIVE_WRITE: rc = image_pwritev(img, req->iov, req->iovcnt, req->offset); break;
+	case DRIVE_WRITE:
+		if (req->fua)
+			return image_pwritev_fua(img, req->iov, req->iovcnt, req->offset);
+		return image_pwritev(img, req->iov, req->iovcnt, req->offset);
 	case DRIVE_FLUSH: return image_flush(img);
 	case DRIVE_DISCARD: rc = image_discard(img, req->offset, req->len); break;
 	case DRIVE_WRITE_ZEROES:

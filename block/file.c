@@ -10,6 +10,7 @@
 #include "block/file.h"
 #include "block/image.h"
 #include "block/iov.h"
+#include "block/nbd_client.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
 #include "lib/text.h"
@@ -81,6 +82,12 @@ static int open_error(const struct file_open_args *a, int code, struct error *er
 struct file_layer *file_open(const struct file_open_args *a, struct error *err)
 {
 	const char *name = a->name ? a->name : a->path, *role = a->role ? a->role : "";
+	if (nbd_is_name(a->path)) {
+		char *what = xasprintf("cannot open '%s'%s", name, role);
+		struct file_layer *f = nbd_file_open(a->path, NULL, "file.", a->flags, what, err);
+		free(what);
+		return f;
+	}
 	int flags = O_CLOEXEC | (a->flags & IMAGE_WRITABLE ? O_RDWR : O_RDONLY);
 	if (a->flags & IMAGE_DIRECT)
 		flags |= O_DIRECT;

@@ -107,7 +107,8 @@ static int written(struct image *img, int rc)
 	return rc == 0 && (img->flags & IMAGE_WRITETHROUGH) ? image_flush(img) : rc;
 }
 
-int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+static int write_list(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset,
+		      bool fua)
 {
 	uint64_t len = iov_total(iov, iovcnt);
 	int rc = check_write(img, offset, len);
@@ -117,11 +118,28 @@ int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64
 		return rc;
 	if (!img->driver->pwritev)
 		return -ENOTSUP;
-	if ((img->flags & (IMAGE_DETECT_ZEROES | IMAGE_DETECT_UNMAP)) && iov_all_zero(iov, iovcnt))
-		return image_write_zeroes(img, offset, len, img->flags & IMAGE_DETECT_UNMAP);
+	if ((img->flags & (IMAGE_DETECT_ZEROES | IMAGE_DETECT_UNMAP)) &&
+	    iov_all_zero(iov, iovcnt)) {
+		rc = image_write_zeroes(img, offset, len, img->flags & IMAGE_DETECT_UNMAP);
+		return rc || !fua ? rc : image_flush(img);
+	}
+	fua = fua || (img->flags & IMAGE_WRITETHROUGH);
+	bool at_once = fua && img->driver->pwritev_fua;
 	change_begin(img);
-	rc = change_end(img, img->driver->pwritev(img, iov, iovcnt, offset));
-	return written(img, rc);
+	rc = at_once ? img->driver->pwritev_fua(img, iov, iovcnt, offset)
+		     : img->driver->pwritev(img, iov, iovcnt, offset);
+	rc = change_end(img, rc);
+	return rc || !fua || at_once ? rc : image_flush(img);
+}
+
+int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	return write_list(img, iov, iovcnt, offset, false);
+}
+
+int image_pwritev_fua(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	return write_list(img, iov, iovcnt, offset, true);
 }
 
 int image_pread(struct image *img, void *buf, size_t len, uint64_t offset)
@@ -277,7 +295,8 @@ int image_get_info(struct image *img, struct image_info *info)
 {
 	*info = (struct image_info){.format = img->driver->name,
 				    .virtual_size = image_size(img),
-				    .disk_size = img->file ? file_disk_usage(img->file) : 0};
+				    .disk_size = img->file ? file_disk_usage(img->file) : 0,
+				    .remote = img->file && file_remote_name(img->file)};
 	return img->driver->info ? img->driver->info(img, info) : 0;
 }
 

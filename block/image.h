@@ -65,6 +65,7 @@ struct image_info {
 	const char *format;
 	uint64_t virtual_size; /* bytes */
 	uint64_t disk_size;    /* bytes really allocated on the host */
+	bool remote;           /* which is not known, as it is a server's */
 	uint32_t cluster_size; /* 0: the format has none */
 	char *backing_file;    /* as written in the image, or NULL */
 	char *backing_format;  /* or NULL */
@@ -112,6 +113,9 @@ struct image_driver {
 	void (*close)(struct image *img);
 	int (*preadv)(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 	int (*pwritev)(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+	/* The same, and what was written is on stable storage when it returns 0. NULL: pwritev and
+	 * flush. */
+	int (*pwritev_fua)(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 	/* Writes one cluster (info.cluster_size; the disk's last one may be shorter) in compressed
 	 * form. -ENOSPC: it does not get shorter, write it plainly. */
 	int (*write_compressed)(struct image *img, const void *buf, size_t len, uint64_t offset);
@@ -179,6 +183,8 @@ int image_pread(struct image *img, void *buf, size_t len, uint64_t offset);
 int image_pwrite(struct image *img, const void *buf, size_t len, uint64_t offset);
 int image_preadv(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
+/* What was written is on stable storage when it returns 0. */
+int image_pwritev_fua(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 /* -ENOTSUP where the format has no compression. */
 int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint64_t offset);
 int image_flush(struct image *img);

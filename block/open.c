@@ -279,7 +279,7 @@ static struct file_layer *open_file(const struct node_args *a, struct error *err
 				    .name = a->name,
 				    .role = a->role,
 				    .flags = a->flags | IMAGE_NO_LOCK};
-	if (!t->prefix)
+	if (!t->prefix || (t->addressed && !t->opts))
 		return file_open(&fa, err);
 	char *what = xasprintf("cannot open '%s'%s", a->name, a->role);
 	struct file_layer *file = nbd_file_open(t->addressed ? t->path : NULL, t->opts, t->prefix,

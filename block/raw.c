@@ -39,6 +39,11 @@ static int raw_pwritev(struct image *img, const struct iovec *iov, int iovcnt, u
 	return file_pwritev(img->file, iov, iovcnt, offset);
 }
 
+static int raw_pwritev_fua(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	return file_pwritev_fua(img->file, iov, iovcnt, offset);
+}
+
 static int raw_flush(struct image *img)
 {
 	return file_flush(img->file);
@@ -158,6 +163,7 @@ const struct image_driver raw_driver = {
 	.open = raw_open,
 	.preadv = raw_preadv,
 	.pwritev = raw_pwritev,
+	.pwritev_fua = raw_pwritev_fua,
 	.flush = raw_flush,
 	.discard = raw_discard,
 	.write_zeroes = raw_write_zeroes,
@@ -175,6 +181,7 @@ const struct image_driver nbd_driver = {
 	.open = raw_open,
 	.preadv = raw_preadv,
 	.pwritev = raw_pwritev,
+	.pwritev_fua = raw_pwritev_fua,
 	.flush = raw_flush,
 	.discard = raw_discard,
 	.write_zeroes = raw_write_zeroes,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What several commands of minivm-img share. */
 #include "block/image.h"
+#include "block/nbd_client.h"
 #include "lib/log.h"
 #include "lib/optstr.h"
 #include "lib/text.h"
@@ -30,13 +31,19 @@ struct image *img_open(const char *name, const char *format, bool image_opts, un
 	static const char *const known[] = {"driver",    "file.driver",         "file.filename",
 					    "filename",  "cache-size",          "l2-cache-size",
 					    "data-file", "refcount-cache-size", NULL};
+	char *remote = NULL;
 	const char *driver = opts_get(&o, "driver"), *file = opts_get(&o, "file.filename");
 	const char *protocol = opts_get(&o, "file.driver");
 	if (!file)
 		file = opts_get(&o, "filename");
 	if (driver && strcmp(driver, "file") == 0)
 		driver = "raw";
-	if (!file)
+	int found = nbd_describe(file, &o, &remote, err);
+	if (found > 0)
+		img = image_open(remote, driver, flags, &o, err);
+	else if (found < 0)
+		img = NULL;
+	else if (!file)
 		error_set(err, EINVAL, "'%s' names no file; it needs file.filename=", name);
 	else if (protocol && strcmp(protocol, "file") != 0 && strcmp(protocol, "host_device") != 0)
 		error_set(err, ENOTSUP, "block protocol '%s' is not supported", protocol);
@@ -47,6 +54,7 @@ struct image *img_open(const char *name, const char *format, bool image_opts, un
 		img = NULL;
 	}
 	opts_free(&o);
+	free(remote);
 	return img;
 }
 

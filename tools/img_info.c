@@ -50,7 +50,8 @@ static void print_human(const char *name, const struct image_info *info)
 	printf("image: %s\nfile format: %s\n", name, info->format);
 	printf("virtual size: %s (%" PRIu64 " bytes)\n", format_size(info->virtual_size, text),
 	       info->virtual_size);
-	printf("disk size: %s\n", format_size(info->disk_size, text));
+	printf("disk size: %s\n",
+	       info->remote ? "unavailable" : format_size(info->disk_size, text));
 	if (info->encrypted)
 		puts("encrypted: yes");
 	if (info->cluster_size)
@@ -182,7 +183,9 @@ static struct json_object *json_info(const char *name, const struct image_info *
 		json_object_object_add(o, "cluster-size",
 				       json_object_new_int64(info->cluster_size));
 	json_object_object_add(o, "format", json_object_new_string(info->format));
-	json_object_object_add(o, "actual-size", json_object_new_int64((int64_t)info->disk_size));
+	if (!info->remote)
+		json_object_object_add(o, "actual-size",
+				       json_object_new_int64((int64_t)info->disk_size));
 	if (info->encrypted)
 		json_object_object_add(o, "encrypted", json_object_new_boolean(true));
 	if (info->compat)

@@ -3,8 +3,11 @@
 #include "block/image.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
+#include "lib/object.h"
+#include "lib/secret.h"
 #include "lib/strbuf.h"
 #include "lib/text.h"
+#include "lib/tls.h"
 #include "tools/img.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -87,6 +90,8 @@ static void help(void)
 		printf("  %s %s\n      %s\n", commands[i].name, commands[i].syntax,
 		       commands[i].help);
 	printf("\nOptions:\n"
+	       "  --object type,id=id,...  an object that others name by its id, such as TLS\n"
+	       "      credentials; --object help lists the types\n"
 	       "  -f fmt, -O fmt  format of the image and of the output; guessed if not given\n"
 	       "  -o options      a list such as cluster_size=64k,compat=1.1; '-o help' lists "
 	       "them\n"
@@ -177,9 +182,47 @@ int img_output(const char *text)
 #endif
 }
 
+/* Makes the objects of --object, which every command takes, and removes them from argv. -1 after
+ * saying what is wrong, 1 after printing the list of types. */
+static int take_objects(int *argc, char **argv)
+{
+	static const struct object_type *const types[] = {
+		&secret_type, &tls_creds_x509_type, &tls_creds_psk_type, &tls_creds_anon_type, NULL,
+	};
+	struct error err = ERROR_INIT;
+	int kept = 1;
+	object_set_types(types);
+	for (int i = 1; i < *argc; i++) {
+		const char *value = NULL;
+		if (strcmp(argv[i], "--object") == 0 && i + 1 < *argc)
+			value = argv[++i];
+		else if (strncmp(argv[i], "--object=", 9) == 0)
+			value = argv[i] + 9;
+		if (!value) {
+			argv[kept++] = argv[i];
+			continue;
+		}
+		if (strcmp(value, "help") == 0) {
+			object_print_help();
+			return 1;
+		}
+		if (object_add(NULL, value, &err) < 0) {
+			error_prefix(&err, "--object %s", value);
+			img_fail(&err);
+			return -1;
+		}
+	}
+	*argc = kept;
+	argv[kept] = NULL;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	log_set_program("minivm-img");
+	int objects = take_objects(&argc, argv);
+	if (objects)
+		return objects < 0;
 	if (argc < 2)
 		return img_usage("a command is missing");
 	const char *name = argv[1];
