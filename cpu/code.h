@@ -28,6 +28,8 @@ struct code_block {
 	struct code_block *successor[2];
 	uint16_t bytes;
 	uint8_t count;
+	uint8_t runs;         /* by the interpreter, until it is worth translating */
+	struct jit_code *jit; /* its translations */
 	struct code_block *hash_next;
 	const uint8_t *host;       /* first byte */
 	const uint8_t *host2;      /* first byte of the second page, or NULL */
@@ -58,6 +60,7 @@ struct code_cache {
 	struct soft_cpu *cpus; /* that share it, by code_peer */
 	uint8_t *arena;
 	size_t used;
+	struct jit_cache *jit;    /* NULL: the interpreter alone */
 	struct code_block *draft; /* with room for BLOCK_MAX_INSNS: a block being decoded */
 	struct code_block *block[BLOCK_HASH];
 	struct code_page *page[PAGE_HASH];
@@ -99,6 +102,9 @@ bool code_written(struct soft_cpu *c, const uint8_t *host, size_t len);
 void code_flush(struct code_cache *cache);
 /* Looks at what was written from outside. Only between blocks. */
 void code_take_written(struct soft_cpu *c);
+
+/* Memory that lives until the next code_flush(); NULL: full, which asks for one. */
+void *code_alloc(struct code_cache *cache, size_t size);
 
 static inline unsigned block_hash(const uint8_t *host)
 {

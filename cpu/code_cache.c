@@ -17,7 +17,7 @@
  * are not reused before that, so the running block stays readable until its instruction ends.
  */
 #include "core/memory.h"
-#include "cpu/code.h"
+#include "cpu/jit.h"
 #include "cpu/ops.h"
 #include <errno.h>
 #include <stdio.h>
@@ -46,8 +46,15 @@ static void *arena_take(struct code_cache *cc, size_t size)
 	return p;
 }
 
+void *code_alloc(struct code_cache *cc, size_t size)
+{
+	return arena_has(cc, size) ? arena_take(cc, size) : NULL;
+}
+
 void code_flush(struct code_cache *cc)
 {
+	if (cc->jit)
+		jit_cache_flush(cc);
 	memset(cc->block, 0, sizeof(cc->block));
 	memset(cc->page, 0, sizeof(cc->page));
 	cc->used = 0;
@@ -90,6 +97,7 @@ static void watch_writes(struct code_cache *cc, uintptr_t host)
 				e->flags |= TLB_CODE;
 			}
 		}
+		jit_tables_unwritable(c, host);
 	}
 }
 
@@ -130,6 +138,8 @@ static void block_drop(struct code_cache *cc, struct code_block *b)
 	page_unlink(cc, b->host, &b->link[0]);
 	if (b->host2)
 		page_unlink(cc, b->host2, &b->link[1]);
+	if (b->jit)
+		jit_block_dropped(cc, b);
 	b->key = 0;
 }
 
@@ -376,6 +386,8 @@ int code_attach(struct soft_cpu *c, struct error *err)
 	c->code = cc;
 	c->code_peer = cc->cpus;
 	cc->cpus = c;
+	if (c->config.jit)
+		r = jit_attach(c, err);
 out:
 	pthread_mutex_unlock(&caches_lock);
 	return r;
@@ -398,6 +410,7 @@ void code_detach(struct soft_cpu *c)
 			where = &(*where)->next;
 		*where = cc->next;
 		munmap(cc->arena, ARENA_SIZE);
+		jit_cache_free(cc->jit);
 		pthread_mutex_destroy(&cc->lock);
 		free(cc->draft);
 		free(cc);

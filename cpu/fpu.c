@@ -10,23 +10,6 @@
  */
 #include "cpu/fpu.h"
 
-/* Byte offsets in the FXSAVE image, 32-bit layout (SDM vol. 1, table 10-2). */
-enum {
-	FX_CW = 0,
-	FX_SW = 2,
-	FX_TAGS = 4,
-	FX_FOP = 6,
-	FX_FIP = 8,
-	FX_FCS = 12,
-	FX_FDP = 16,
-	FX_FDS = 20,
-	FX_MXCSR = 24,
-	FX_MXCSR_MASK = 28,
-	FX_ST = 32,
-	FX_XMM = 160,
-	FX_SLOT = 16,
-};
-
 enum { FOP_BITS = 0x7FF };
 
 void fpu_reset(struct fpu *f)
@@ -112,6 +95,7 @@ void op_fwait(struct soft_cpu *c, const struct insn *i)
 {
 	if ((c->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
 		cpu_raise(c, EXC_NM);
+	fpu_use(c);
 	if (c->fpu.sw & SW_SUMMARY)
 		x87_pending(c);
 }

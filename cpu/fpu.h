@@ -7,7 +7,7 @@
 #ifndef CPU_FPU_H
 #define CPU_FPU_H
 
-#include "cpu/internal.h"
+#include "cpu/jit.h"
 #include <string.h>
 
 /* Exceptions: the same bits in the x87 status word (flags), the control word (masks) and MXCSR
@@ -57,6 +57,23 @@ enum {
 	MXCSR_RESET = 0x1F80,
 };
 
+/* Byte offsets in the FXSAVE image, 32-bit layout (SDM vol. 1, table 10-2). */
+enum {
+	FX_CW = 0,
+	FX_SW = 2,
+	FX_TAGS = 4,
+	FX_FOP = 6,
+	FX_FIP = 8,
+	FX_FCS = 12,
+	FX_FDP = 16,
+	FX_FDS = 20,
+	FX_MXCSR = 24,
+	FX_MXCSR_MASK = 28,
+	FX_ST = 32,
+	FX_XMM = 160,
+	FX_SLOT = 16,
+};
+
 /* ---- the register stack ---- */
 
 static inline unsigned x87_top(const struct fpu *f)
@@ -102,7 +119,20 @@ static inline void x87_copy(void *dst, const void *src)
 	memcpy(dst, src, 10);
 }
 
+/* All exceptions are masked: results can be taken over without looking at what was signalled. */
+static inline bool x87_simple(const struct fpu *f)
+{
+	return (f->cw & FPE_ALL) == FPE_ALL;
+}
+
 /* ---- checks ---- */
+
+/* Before anything looks at c->fpu: it may be what the translator left for the host's registers. */
+static inline void fpu_use(struct soft_cpu *c)
+{
+	if (unlikely(c->jit.fpu != JIT_FPU_HOME))
+		jit_fpu_home(c);
+}
 
 /* ES and B follow from flags and masks; call after either changed other than by an instruction that
  * replays on the host. */
@@ -115,6 +145,7 @@ bool x87_pending(struct soft_cpu *c);
 /* Before an instruction that does not wait. */
 static inline void x87_enter_no_wait(struct soft_cpu *c)
 {
+	fpu_use(c);
 	if (c->cr0 & (CR0_EM | CR0_TS))
 		cpu_raise(c, EXC_NM);
 }
@@ -124,17 +155,23 @@ static inline bool x87_enter(struct soft_cpu *c)
 	x87_enter_no_wait(c);
 	return !(c->fpu.sw & SW_SUMMARY) || x87_pending(c);
 }
-/* Notes instruction and operand pointer of a non-control instruction. Call once nothing can fault
- * any more. */
+/*
+ * Notes the instruction pointer of a non-control instruction, and while an exception is unmasked
+ * its opcode and operand pointer, which on current processors only an unmasked exception changes
+ * (SDM vol. 1, 8.1.8 and 8.1.9.1). Call once nothing can fault any more.
+ */
 static inline void x87_note(struct soft_cpu *c, const struct insn *i)
 {
 	c->fpu.fip = c->eip;
 	c->fpu.fcs = c->seg[S_CS].selector;
-	c->fpu.fop = (uint16_t)((i->opcode & 7) << 8 | i->modrm);
+	if (!x87_simple(&c->fpu))
+		c->fpu.fop = (uint16_t)((i->opcode & 7) << 8 | i->modrm);
 }
 static inline void x87_note_operand(struct soft_cpu *c, const struct insn *i, uint32_t off)
 {
 	x87_note(c, i);
+	if (x87_simple(&c->fpu))
+		return;
 	c->fpu.fdp = off;
 	c->fpu.fds = c->seg[i->seg].selector;
 }
@@ -194,6 +231,7 @@ static inline bool mmx_enter(struct soft_cpu *c, uint32_t feature)
 /* #UD and #NM before an instruction on XMM registers (SDM vol. 3A, 13.1). */
 static inline void sse_enter(struct soft_cpu *c, uint32_t feature)
 {
+	fpu_use(c);
 	if ((c->cr0 & CR0_EM) || !(c->cr4 & CR4_OSFXSR) || !(c->features_edx & feature))
 		cpu_ud(c);
 	if (c->cr0 & CR0_TS)
@@ -261,6 +299,7 @@ void simd_store_masked(struct soft_cpu *c, const struct insn *i, const uint8_t *
 /* The mandatory prefix that selects among up to four instructions on one opcode; F2 and F3 win
  * over 66. */
 enum simd_prefix { PFX_NONE, PFX_66, PFX_F3, PFX_F2, PFX_COUNT };
+enum simd_prefix simd_prefix_of(const struct insn *i);
 enum simd_form { FORM_ANY, FORM_MEM, FORM_REG }; /* which kind of operand ModRM must name */
 
 struct simd_op {

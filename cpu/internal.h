@@ -227,7 +227,7 @@ struct soft_cpu {
 		bool fpu_load;          /* to be made live on the way back into translated code */
 		uint32_t fpu_absent;    /* 0 while live: what translated code looks at */
 		struct jit_fill *fills; /* entries of the tables to be cleared */
-		unsigned fill_count;
+		unsigned fill_count, fill_room;
 		uint8_t fx[512] __attribute__((aligned(64)));
 	} jit;
 

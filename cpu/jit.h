@@ -62,8 +62,12 @@ struct jit_mode {
 	uint32_t cs_base, cs_limit;
 	bool code32, stack32;
 	bool flat; /* DS, ES and SS: base 0, limit 4 GiB, readable and writable */
+	bool sse;  /* CR4.OSFXSR: instructions on XMM registers are not #UD */
 };
 enum { JIT_MODES_MAX = 256 };
+
+/* code_block.runs: from BLOCK_WARM on it is translated, except for BLOCK_NEVER. */
+enum { BLOCK_WARM = 6, BLOCK_NEVER = 255 };
 
 struct jit_code;
 
@@ -114,12 +118,16 @@ struct jit {
 	struct emitter cold; /* stubs */
 	struct jit_cache *cache;
 	struct jit_code *code;
+	const struct soft_cpu *cpu; /* for its features alone */
 	struct jit_mode mode;
-	const struct insn *insn; /* being translated */
-	unsigned index;          /* its number in the block */
-	uint32_t eip;            /* its address */
-	bool fpu_ready;          /* x87 and SSE state are known to be live here */
-	bool uses_fpu;           /* the block needs them live */
+	const struct insn *insn;    /* being translated */
+	unsigned index;             /* its number in the block */
+	uint32_t eip;               /* its address */
+	bool fpu_ready;             /* x87 and SSE state are known to be live here */
+	bool failed;                /* a jump did not reach: leave the block to the interpreter */
+	const uint8_t *interpreter; /* the stub for the current instruction, once there is one */
+	struct jit_site
+		*interpret_site; /* its site, whose resume address is the next instruction's */
 	struct {
 		uint8_t *rel8;         /* of a JRCXZ in the straight line */
 		const uint8_t *target; /* in the cold code */
@@ -163,8 +171,12 @@ static inline int jit_reg(unsigned guest)
 /* ---- The instructions: true if translated, false if it shall be interpreted ---- */
 bool jit_int_insn(struct jit *j, const struct insn *i);  /* jit_int.c */
 bool jit_flow_insn(struct jit *j, const struct insn *i); /* jit_flow.c: control transfers, stack */
+/* Ends the block with a jump to an EIP, as exit `link` of two. */
+void jit_exit_to(struct jit *j, unsigned link, uint32_t target);
 bool jit_x87_insn(struct jit *j, const struct insn *i);  /* jit_x87.c */
 bool jit_simd_insn(struct jit *j, const struct insn *i); /* jit_simd.c: MMX, SSE */
+/* LDMXCSR, which looks at its operand as FLDCW does (jit_x87.c). */
+void jit_ldmxcsr(struct jit *j);
 /* Before translated x87, MMX or SSE instructions: their state is live from here on (jit_fpu.c). */
 void jit_need_fpu(struct jit *j);
 
@@ -187,6 +199,11 @@ bool jit_fpu_may_load(struct soft_cpu *c);
 /* Brings an image home. To be called before anything but translated code and callouts that leave
  * x87 and SSE alone looks at soft_cpu.fpu. */
 void jit_fpu_home(struct soft_cpu *c);
+/* The same for who may not change anything: copies the state, from home or from the image. */
+void jit_fpu_read(const struct soft_cpu *c, struct fpu *f);
+/* At a JIT_SITE_INTERPRET, before the interpreter runs: notes the x87 instruction that was executed
+ * last, whose pointers translated code stores but once a block. */
+void jit_fpu_note(struct soft_cpu *c, const struct jit_site *site);
 
 /* ---- jit_thunk.c ---- */
 struct jit_thunks {
@@ -222,8 +239,12 @@ void jit_cache_free(struct jit_cache *jc);
 void jit_cache_flush(struct code_cache *cc);
 /* The block goes away: its translations too. */
 void jit_block_dropped(struct code_cache *cc, struct code_block *b);
+/* Makes exit `n` of `from` lead straight to `to`. */
+void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct jit_code *to);
 /* The number of the CPU's mode; 0: cannot be translated for. */
 uint16_t jit_mode_now(struct soft_cpu *c);
+/* c->window[sreg] is new. */
+void jit_segment_changed(struct soft_cpu *c, unsigned sreg);
 /* Runs translated code at next_eip, and what follows, until something needs the run loop. Returns
  * false if `b` is not translated (yet). */
 bool jit_run(struct soft_cpu *c, struct code_block *b);
@@ -232,8 +253,24 @@ struct jit_code *jit_translate_block(struct soft_cpu *c, struct code_block *b, u
 /* What the thunk calls: where to go on, or NULL to return from jit_run(). */
 const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *site);
 
-/* ---- jit_tables.c: the address tables ---- */
+/* Gives the CPU its tables, and the cache that it shares code memory; if the host cannot do that, the
+ * CPU is left to the interpreter and the error says why. */
+int jit_attach(struct soft_cpu *c, struct error *err);
+
+/* ---- jit_tables.c: the address tables; all do nothing for a CPU without them ---- */
 int jit_tables_new(struct soft_cpu *c, struct error *err);
 void jit_tables_free(struct soft_cpu *c);
+/* A translation that the fast path of the interpreter may use too; `flags` of the TLB entry. */
+void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bool user,
+		     const struct tlb_entry *e);
+void jit_tables_clear(struct soft_cpu *c, bool global_too);
+/* Clears the page, or with `large` the 4 MiB around it as far as they are pieces of large pages. */
+void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large);
+/* Stores to that page of host memory must be looked at from now on. */
+void jit_tables_unwritable(struct soft_cpu *c, uintptr_t host);
+/* Calls `fn` for each page of a logged region that can be written. */
+void jit_tables_logged(struct soft_cpu *c, void (*fn)(struct soft_cpu *c, const uint8_t *host));
+/* Forgets one entry of the jump cache if it leads to `code`, or all if that is NULL. */
+void jit_tables_forget_jump(struct soft_cpu *c, const struct jit_code *code);
 
 #endif

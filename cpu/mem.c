@@ -7,7 +7,7 @@
  */
 #include "core/current_cpu.h"
 #include "core/memory.h"
-#include "cpu/code.h"
+#include "cpu/jit.h"
 
 void machine_enter(struct soft_cpu *c)
 {
@@ -63,6 +63,7 @@ void segment_changed(struct soft_cpu *c, unsigned sreg)
 	} else {
 		w->read_end = w->write_end = end;
 	}
+	jit_segment_changed(c, sreg);
 }
 
 /* Linear address of an access, or a fault. */

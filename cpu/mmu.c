@@ -11,7 +11,7 @@
  * entry exists only once the page is dirty. Large pages are entered in pieces of 4 KiB.
  */
 #include "core/memory.h"
-#include "cpu/code.h"
+#include "cpu/jit.h"
 
 /* Bits of paging-structure entries (SDM vol. 3A, tables 4-5, 4-6, 4-9 to 4-11). */
 enum {
@@ -288,6 +288,7 @@ static struct tlb_entry *tlb_fill(struct soft_cpu *c, uint32_t linear, enum mem_
 	}
 	e->flags = flags;
 	e->tag = page | (flags & (TLB_MMIO | TLB_CODE | TLB_WATCH) ? TLB_SLOW : 0);
+	jit_tables_fill(c, linear, type, user, e);
 	return e;
 }
 
@@ -337,8 +338,10 @@ void mmu_page_without_code(struct soft_cpu *c, uint32_t linear, const uint8_t *h
 		if (!tlb_holds(e, linear) || (const uint8_t *)(linear + e->delta) != host)
 			continue;
 		e->flags &= ~(uint32_t)TLB_CODE;
-		if (!(e->flags & (TLB_MMIO | TLB_WATCH)))
+		if (!(e->flags & (TLB_MMIO | TLB_WATCH))) {
 			e->tag &= ~(uint32_t)TLB_SLOW;
+			jit_tables_fill(c, linear, MEM_WRITE, user, e);
+		}
 	}
 }
 
@@ -367,6 +370,7 @@ void tlb_flush_all(struct soft_cpu *c)
 		for (unsigned n = 0; n < TLB_ENTRIES; n++)
 			tlb_entries(&c->tlbs[t])[n].tag = TLB_INVALID;
 	memset(c->large_regions, 0, sizeof(c->large_regions));
+	jit_tables_clear(c, true);
 	cpu_end_block(c);
 }
 
@@ -377,6 +381,7 @@ void tlb_flush_non_global(struct soft_cpu *c)
 		for (unsigned n = 0; n < TLB_ENTRIES; n++)
 			e[n].tag = e[n].flags & TLB_GLOBAL ? e[n].tag : TLB_INVALID;
 	}
+	jit_tables_clear(c, false);
 	cpu_end_block(c);
 }
 
@@ -403,9 +408,26 @@ void tlb_flush_page(struct soft_cpu *c, uint32_t linear)
 				e->tag = TLB_INVALID;
 		}
 	}
-	if (c->large_regions[linear >> 22 >> 5] >> (linear >> 22 & 31) & 1)
+	bool large = c->large_regions[linear >> 22 >> 5] >> (linear >> 22 & 31) & 1;
+	if (large)
 		flush_large_region(c, linear);
+	jit_tables_clear_page(c, linear, large);
 	cpu_end_block(c);
+}
+
+/* Marks the page of a logged region that host address is in. */
+static void mark_logged_page(struct soft_cpu *c, const uint8_t *host)
+{
+	size_t count;
+	const struct mem_range *view = memory_view(c->config.mem, &count);
+
+	for (size_t k = 0; k < count; k++) {
+		struct mem_region *r = view[k].wr;
+		if (r && r->log_dirty && host >= r->host && host < r->host + r->size) {
+			mem_dirty_mark(r, (uint64_t)(host - r->host), GUEST_PAGE_SIZE);
+			break;
+		}
+	}
 }
 
 /*
@@ -415,22 +437,13 @@ void tlb_flush_page(struct soft_cpu *c, uint32_t linear)
  */
 void mmu_mark_logged(struct soft_cpu *c)
 {
-	size_t count;
-	const struct mem_range *view = memory_view(c->config.mem, &count);
-
 	for (unsigned n = 0; n < 2 * TLB_SIZE; n++) {
 		const struct tlb_entry *e = &c->tlbs[n / TLB_SIZE].write[n % TLB_SIZE];
 		if (e->tag & TLB_INVALID || !(e->flags & TLB_LOGGED))
 			continue;
-		const uint8_t *host = (const uint8_t *)((e->tag & PAGE_ADDR) + e->delta);
-		for (size_t k = 0; k < count; k++) {
-			struct mem_region *r = view[k].wr;
-			if (r && r->log_dirty && host >= r->host && host < r->host + r->size) {
-				mem_dirty_mark(r, (uint64_t)(host - r->host), GUEST_PAGE_SIZE);
-				break;
-			}
-		}
+		mark_logged_page(c, (const uint8_t *)((e->tag & PAGE_ADDR) + e->delta));
 	}
+	jit_tables_logged(c, mark_logged_page);
 }
 
 /* SDM vol. 3A, 4.4.1: bits 1, 2, 5..8 and those above MAXPHYADDR are reserved in a present PDPTE.

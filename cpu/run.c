@@ -9,7 +9,7 @@
  * A fault longjmps to soft_cpu_run(), which delivers it. A fault in the delivery of another becomes
  * #DF or a shutdown by the table of SDM vol. 3A, 6.15, "Interrupt 8".
  */
-#include "cpu/code.h"
+#include "cpu/jit.h"
 #include "cpu/ops.h"
 
 /* ---- Raising ---- */
@@ -386,6 +386,10 @@ static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 			bool branched = last && c->next_eip != c->block_eip + last->bytes;
 			struct code_block *b = code_find(c, last, branched);
 			c->skip_breakpoint = false;
+			if (c->jit.tables[0] && !unusual && jit_run(c, b)) {
+				c->last_block = NULL;
+				break;
+			}
 			run_block(c, b, b->count);
 			c->last_block = b != c->single ? b : NULL;
 		} while (likely(!unusual && c->block_end && !requests_now(c)));
@@ -399,6 +403,7 @@ enum soft_exit soft_cpu_run(struct soft_cpu *c, uint64_t budget)
 	c->last_block = NULL;
 	if (setjmp(c->fault_env)) {
 		c->last_block = NULL;
+		jit_fpu_home(c);
 		take_fault(c);
 	}
 	return run_loop(c);
@@ -428,5 +433,6 @@ void cpu_mode_changed(struct soft_cpu *c)
 	c->tlb = c->cr0 & CR0_AM && c->eflags & FL_AC && c->cpl == 3 ? &no_tlb : c->page_tlb;
 	for (unsigned n = 0; n < 6; n++)
 		segment_changed(c, n);
+	c->jit.mode = 0;
 	cpu_end_block(c);
 }

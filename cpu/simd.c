@@ -5,7 +5,7 @@
  */
 #include "cpu/simd_int.h"
 
-static enum simd_prefix prefix_of(const struct insn *i)
+enum simd_prefix simd_prefix_of(const struct insn *i)
 {
 	if (i->rep == REP_E)
 		return PFX_F3;
@@ -32,7 +32,7 @@ op_fn simd_lookup(const struct insn *i)
 {
 	static struct simd_op (*const find[])(enum simd_prefix, uint8_t) = {
 		mmx_find, sse_move_find, sse_float_find, sse_int_find};
-	enum simd_prefix prefix = prefix_of(i);
+	enum simd_prefix prefix = simd_prefix_of(i);
 	uint8_t op = i->opcode & 0xFF;
 
 	if (i->opcode >> 8 != 1 || i->lock)

@@ -2,7 +2,7 @@
 /* The software CPU from outside: its life, its pins, its state. See soft_cpu.h. */
 #include "cpu/soft_cpu.h"
 #include "core/memory.h"
-#include "cpu/code.h"
+#include "cpu/jit.h"
 #include "cpu/ops.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -73,6 +73,7 @@ struct soft_cpu *soft_cpu_new(const struct soft_cpu_config *config, struct error
 	cpu_reset_state(c, config->index == 0);
 	return c;
 fail:
+	jit_tables_free(c);
 	free(c->single);
 	free(c);
 	return NULL;
@@ -82,6 +83,7 @@ void soft_cpu_free(struct soft_cpu *c)
 {
 	if (!c)
 		return;
+	jit_tables_free(c);
 	code_detach(c);
 	free(c->single);
 	free(c);
@@ -162,6 +164,8 @@ bool soft_cpu_translate(struct soft_cpu *c, uint32_t va, uint64_t *gpa)
 
 void soft_cpu_get_state(const struct soft_cpu *c, struct cpu_state *s)
 {
+	struct fpu fpu;
+
 	memset(s, 0, sizeof(*s));
 	memcpy(s->gpr, c->gpr, sizeof(s->gpr));
 	s->eip = c->next_eip;
@@ -188,7 +192,8 @@ void soft_cpu_get_state(const struct soft_cpu *c, struct cpu_state *s)
 	memcpy(s->mtrr_phys, c->mtrr_phys, sizeof(s->mtrr_phys));
 	memcpy(s->mtrr_fixed, c->mtrr_fixed, sizeof(s->mtrr_fixed));
 	memcpy(s->pdpte, c->pdpte, sizeof(s->pdpte));
-	fpu_store_fxsave(&c->fpu, s->fxsave);
+	jit_fpu_read(c, &fpu);
+	fpu_store_fxsave(&fpu, s->fxsave);
 	s->activity = c->activity;
 	s->interrupt_shadow = c->interrupt_shadow != SHADOW_NONE;
 	s->nmi_pending = atomic_load(&c->requests) & REQ_NMI;
@@ -221,6 +226,7 @@ void cpu_load_state(struct soft_cpu *c, const struct cpu_state *s)
 	memcpy(c->mtrr_phys, s->mtrr_phys, sizeof(c->mtrr_phys));
 	memcpy(c->mtrr_fixed, s->mtrr_fixed, sizeof(c->mtrr_fixed));
 	memcpy(c->pdpte, s->pdpte, sizeof(c->pdpte));
+	jit_fpu_home(c);
 	fpu_load_fxsave(&c->fpu, s->fxsave);
 	c->activity = s->activity;
 	c->interrupt_shadow = s->interrupt_shadow ? SHADOW_STI : SHADOW_NONE;

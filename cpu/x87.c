@@ -308,6 +308,7 @@ static void op_chs(struct soft_cpu *c, const struct insn *i)
 {
 	struct fpu *f = &c->fpu;
 
+	fpu_use(c);
 	if (!x87_valid(f, 0)) {
 		op_replay(c, i);
 		return;
@@ -323,6 +324,7 @@ static void op_abs(struct soft_cpu *c, const struct insn *i)
 {
 	struct fpu *f = &c->fpu;
 
+	fpu_use(c);
 	if (!x87_valid(f, 0)) {
 		op_replay(c, i);
 		return;
@@ -396,6 +398,7 @@ static void op_load_constant(struct soft_cpu *c, const struct insn *i)
 	static const uint8_t one[10] = {0, 0, 0, 0, 0, 0, 0, 0x80, 0xFF, 0x3F}, zero[10];
 	struct fpu *f = &c->fpu;
 
+	fpu_use(c);
 	if (x87_valid(f, 7)) {
 		op_replay(c, i);
 		return;

@@ -10,12 +10,6 @@ struct m80 {
 	uint8_t bytes[10];
 };
 
-/* All exceptions are masked: results can be taken over without looking at what was signalled. */
-static inline bool x87_simple(const struct fpu *f)
-{
-	return (f->cw & FPE_ALL) == FPE_ALL;
-}
-
 /* Around an instruction that the host's x87 executes for the guest: the guest's precision and
  * rounding in, the host's back and no flags left behind. The usual guest has the same control word
  * as the host. */

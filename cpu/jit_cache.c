@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Code memory, and the life of translations.
+ *
+ * The memory is mapped twice, writable and executable, so that no mapping is both. The straight
+ * lines grow from its start, the stubs from its middle; when either half is full, everything is
+ * forgotten together with the decoded blocks (code_flush()), which is rare and simple. A block that
+ * is dropped takes its translations along: the jumps that lead to them go back to their stubs, and
+ * the jump caches forget them. Their bytes stay as they are until the next flush, so the one that is
+ * running may return.
+ */
+#include "core/memory.h"
+#include "cpu/jit.h"
+#include "cpu/ops.h"
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { CODE_ALIGN = 16 };
+
+/* ---- Life ---- */
+
+static bool host_has_bmi2(void)
+{
+	enum { LEAF = 7, BMI2 = 1 << 8 };
+	unsigned eax, ebx, ecx, edx;
+
+	return __get_cpuid_count(LEAF, 0, &eax, &ebx, &ecx, &edx) && ebx & BMI2;
+}
+
+static void reset_emitters(struct jit_cache *jc)
+{
+	jc->hot.at = jc->hot_start;
+	jc->cold.at = jc->cold_start;
+	jc->hot.full = jc->cold.full = false;
+}
+
+struct jit_cache *jit_cache_new(size_t size, struct error *err)
+{
+	struct jit_cache *jc;
+	int fd;
+
+	if (!host_has_bmi2()) {
+		error_set(err, ENOTSUP, "the host's CPU has no BMI2, which translated code uses");
+		return NULL;
+	}
+	jc = calloc(1, sizeof(*jc));
+	fd = memfd_create("minivm-code", MFD_CLOEXEC);
+	if (!jc || fd < 0 || ftruncate(fd, (off_t)size) < 0) {
+		error_errno(err, errno, "cannot make memory for translated code");
+		goto fail;
+	}
+	jc->size = size;
+	jc->write = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	jc->exec = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	if (jc->write == MAP_FAILED || jc->exec == MAP_FAILED) {
+		error_errno(err, errno, "cannot map memory for translated code");
+		goto fail;
+	}
+	close(fd);
+	jc->hot.at = jc->write;
+	jc->hot.end = jc->cold.at = jc->write + size / 2;
+	jc->cold.end = jc->write + size;
+	jc->hot.exec_off = jc->cold.exec_off = jc->exec - jc->write;
+	jit_emit_thunks(&jc->hot, &jc->thunks);
+	jc->hot_start = jc->hot.at;
+	jc->cold_start = jc->cold.at;
+	return jc;
+fail:
+	if (fd >= 0)
+		close(fd);
+	if (jc) {
+		if (jc->write && jc->write != MAP_FAILED)
+			munmap(jc->write, size);
+		if (jc->exec && jc->exec != MAP_FAILED)
+			munmap(jc->exec, size);
+	}
+	free(jc);
+	return NULL;
+}
+
+void jit_cache_free(struct jit_cache *jc)
+{
+	if (!jc)
+		return;
+	munmap(jc->write, jc->size);
+	munmap(jc->exec, jc->size);
+	if (jc->perf_map)
+		fclose(jc->perf_map);
+	free(jc);
+}
+
+int jit_attach(struct soft_cpu *c, struct error *err)
+{
+	struct code_cache *cc = c->code;
+
+	if (!cc->jit)
+		cc->jit = jit_cache_new(c->config.code_size ? c->config.code_size : SOFT_CODE_SIZE,
+					err);
+	if (!cc->jit)
+		return -1;
+	int r = jit_tables_new(c, err);
+	if (r < 0)
+		jit_tables_free(c);
+	return r;
+}
+
+void jit_cache_flush(struct code_cache *cc)
+{
+	struct jit_cache *jc = cc->jit;
+
+	reset_emitters(jc);
+	jc->mode_count = 0;
+	jc->stats.flushes++;
+	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer) {
+		jit_tables_forget_jump(c, NULL);
+		c->jit.mode = 0;
+	}
+}
+
+/* ---- Links ---- */
+
+static void set_rel32(struct jit_cache *jc, uint8_t *patch, const uint8_t *target)
+{
+	store_le32(patch, (uint32_t)(target - (patch + jc->hot.exec_off + 4)));
+}
+
+void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct jit_code *to)
+{
+	struct jit_link *l = &from->link[n];
+	const struct code_block *a = from->block, *b = to->block;
+	bool same_page = !a->host2 && !b->host2 &&
+			 ((uintptr_t)a->host ^ (uintptr_t)b->host) < GUEST_PAGE_SIZE;
+	const uint8_t *target = !same_page            ? to->indirect
+				: to->eip > from->eip ? to->entry
+						      : to->checked;
+
+	if (l->target)
+		return;
+	l->target = to;
+	l->next = to->incoming;
+	to->incoming = l;
+	set_rel32(jc, l->patch, target);
+}
+
+static void unlink_from(struct jit_link *l)
+{
+	struct jit_link **where = &l->target->incoming;
+
+	while (*where != l)
+		where = &(*where)->next;
+	*where = l->next;
+	l->target = NULL;
+}
+
+void jit_block_dropped(struct code_cache *cc, struct code_block *b)
+{
+	for (struct jit_code *code = b->jit; code; code = code->next) {
+		while (code->incoming) {
+			struct jit_link *l = code->incoming;
+			code->incoming = l->next;
+			l->target = NULL;
+			set_rel32(cc->jit, l->patch, l->stub);
+		}
+		for (unsigned n = 0; n < ARRAY_SIZE(code->link); n++)
+			if (code->link[n].target)
+				unlink_from(&code->link[n]);
+		for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer)
+			jit_tables_forget_jump(c, code);
+		cc->jit->stats.dropped++;
+	}
+	b->jit = NULL;
+}
+
+/* ---- Modes ---- */
+
+static bool is_flat(const struct soft_cpu *c, unsigned sreg)
+{
+	enum { WHOLE = 0xFFFFFFFF - 14 }; /* see segment_changed() */
+	const struct segment_window *w = &c->window[sreg];
+
+	return w->base == 0 && w->read_end == (uint32_t)WHOLE && w->write_end == (uint32_t)WHOLE;
+}
+
+void jit_segment_changed(struct soft_cpu *c, unsigned sreg)
+{
+	enum { WHOLE = 0xFFFFFFFF - 14, BASE_ALIGN = 16 };
+	const struct segment_window *w = &c->window[sreg];
+	uint64_t read_end = w->read_end, write_end = w->write_end;
+
+	/* An aligned access through a segment of 4 GiB with an aligned base never passes its end.
+	 * jit_translate() takes care of the others. */
+	if ((sreg == S_FS || sreg == S_GS) && w->base % BASE_ALIGN == 0) {
+		if (read_end == (uint32_t)WHOLE)
+			read_end = UINT64_C(1) << 32;
+		if (write_end == (uint32_t)WHOLE)
+			write_end = UINT64_C(1) << 32;
+	}
+	c->jit.limit[sreg][0] = -(int64_t)read_end;
+	c->jit.limit[sreg][1] = -(int64_t)write_end;
+	c->jit.mode = 0;
+}
+
+uint16_t jit_mode_now(struct soft_cpu *c)
+{
+	struct jit_cache *jc = c->code->jit;
+	const struct cpu_segment *cs = &c->seg[S_CS];
+	struct jit_mode m;
+
+	if (c->jit.mode)
+		return c->jit.mode;
+	memset(&m, 0, sizeof(m));
+	m.cs_base = cs->base;
+	m.cs_limit = cs->limit;
+	m.code32 = c->code32;
+	m.stack32 = c->stack32;
+	m.sse = c->cr4 & CR4_OSFXSR;
+	m.flat = is_flat(c, S_DS) && is_flat(c, S_ES) && is_flat(c, S_SS);
+	for (unsigned n = 0; n < jc->mode_count; n++)
+		if (!memcmp(&jc->modes[n], &m, sizeof(m)))
+			return c->jit.mode = (uint16_t)(n + 1);
+	if (jc->mode_count == JIT_MODES_MAX)
+		return 0;
+	jc->modes[jc->mode_count++] = m;
+	return c->jit.mode = (uint16_t)jc->mode_count;
+}
+
+/* ---- Translating a block ---- */
+
+/* Behind the entry that looks whether the host page is still mapped there. */
+static void emit_page_check(struct jit *j, uint32_t linear, const uint8_t *host,
+			    const uint8_t *remapped)
+{
+	enum { OP_LOAD = 0x8B, PAGE_SHIFT = 12 };
+	struct emitter *e = &j->hot;
+	uint32_t page = linear & PAGE_ADDR;
+	uintptr_t delta = ((uintptr_t)host & ~(uintptr_t)PAGE_OFFSET) - page;
+
+	emit_mov_imm64(e, RCX, -(uint64_t)delta);
+	emit_rm(e, OP_LOAD | EMIT_W, R9, R13, HOST_NONE, 0,
+		JIT_EXEC + (int32_t)(page >> PAGE_SHIFT) * JIT_ENTRY);
+	emit_lea64(e, RCX, RCX, R9, 0, 0);
+	uint8_t *same = emit_jrcxz(e);
+	emit_jmp(e, remapped);
+	emit_here(e, same);
+}
+
+static void emit_entries(struct jit *j)
+{
+	struct jit_code *code = j->code;
+	const struct code_block *b = code->block;
+	uint32_t linear = j->mode.cs_base + code->eip;
+	const uint8_t *remapped = emit_exec(&j->cold);
+
+	jit_call_site(j, &j->cold, JIT_SITE_REMAPPED, 0, code->eip, NULL);
+	const uint8_t *leave = emit_exec(&j->cold);
+	jit_call_site(j, &j->cold, JIT_SITE_LEAVE, 0, code->eip, NULL);
+
+	code->indirect = emit_exec(&j->hot);
+	emit_page_check(j, linear, b->host, remapped);
+	if (b->host2)
+		emit_page_check(j, linear + PAGE_OFFSET, b->host2, remapped);
+	uint8_t *over = emit_jmp_short(&j->hot);
+	uint8_t *out = j->hot.at;
+	emit_jmp(&j->hot, leave);
+	emit_here(&j->hot, over);
+	code->checked = emit_exec(&j->hot);
+	emit_shift(&j->hot, EMIT_SHRX, true, RCX, R11, R12);
+	emit8(&j->hot, 0xE3); /* JRCXZ back */
+	emit8(&j->hot, (unsigned)(out - (j->hot.at + 1)));
+	code->entry = emit_exec(&j->hot);
+	emit_lea64(&j->hot, R11, R11, HOST_NONE, 0, b->count);
+}
+
+/* One instruction. Returns true if it ended the block. */
+static void translate_insn(struct jit *j, const struct insn *i)
+{
+	j->insn = i;
+	j->interpreter = NULL;
+	j->interpret_site = NULL;
+	jit_flush_pending(j, false);
+	if (i->exec == op_undefined || !(jit_int_insn(j, i) || jit_flow_insn(j, i) ||
+					 jit_x87_insn(j, i) || jit_simd_insn(j, i)))
+		jit_interpret(j);
+	if (j->interpret_site)
+		j->interpret_site->resume = emit_exec(&j->hot);
+}
+
+/* Whether the instruction, translated, ends its block by itself. */
+static bool transfers_control(const struct insn *i)
+{
+	switch (i->opcode) {
+	case 0x70 ... 0x7F:
+	case 0x180 ... 0x18F:
+	case 0xC2:
+	case 0xC3:
+	case 0xE0 ... 0xE3:
+	case 0xE8:
+	case 0xE9:
+	case 0xEB: return true;
+	case 0xFF: return i->reg == 2 || i->reg == 4;
+	default: return false;
+	}
+}
+
+struct jit_code *jit_translate_block(struct soft_cpu *c, struct code_block *b, uint16_t mode)
+{
+	/* More than any instruction needs. */
+	enum { HOT_EACH = 160, COLD_EACH = 320 };
+	struct jit_cache *jc = c->code->jit;
+	struct jit_code *code;
+	struct jit j = {
+		.hot = jc->hot, .cold = jc->cold, .cache = jc, .cpu = c, .eip = c->next_eip};
+
+	if (j.hot.end - j.hot.at < (b->count + 2) * HOT_EACH ||
+	    j.cold.end - j.cold.at < (b->count + 2) * COLD_EACH)
+		return NULL;
+	code = code_alloc(c->code, sizeof(*code));
+	if (!code)
+		return NULL;
+	memset(code, 0, sizeof(*code));
+	code->block = b;
+	code->eip = j.eip;
+	code->mode = mode;
+	j.code = code;
+	j.mode = jc->modes[mode - 1];
+	while ((uintptr_t)j.hot.at % CODE_ALIGN)
+		emit8(&j.hot, 0xCC);
+	emit_entries(&j);
+	for (j.index = 0; j.index < b->count; j.index++) {
+		const struct insn *i = &b->insn[j.index];
+		translate_insn(&j, i);
+		j.eip += i->len;
+	}
+	const struct insn *last = &b->insn[b->count - 1];
+	if (!transfers_control(last))
+		jit_exit_to(&j, 1, j.eip);
+	jit_flush_pending(&j, true);
+	if (j.failed || j.hot.full || j.cold.full) {
+		b->runs = BLOCK_NEVER;
+		return NULL;
+	}
+	jc->stats.translated++;
+	jc->stats.translated_bytes += b->bytes;
+	jc->stats.host_bytes += (uint64_t)(j.hot.at - jc->hot.at + (j.cold.at - jc->cold.at));
+	code->host_bytes = (uint16_t)(j.hot.at - jc->hot.at);
+	jc->hot = j.hot;
+	jc->cold = j.cold;
+	code->next = b->jit;
+	b->jit = code;
+	return code;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Running translated code: the run loop's way in, and what translated code calls out for.
+ *
+ * Translated code runs a stretch of at most STRETCH instructions, so that requests from other
+ * threads are seen in time without a look at memory in every block. A callout goes straight on in
+ * translated code wherever the run loop would have nothing else to do.
+ */
+#include "cpu/jit.h"
+#include "cpu/ops.h"
+
+enum { STRETCH = 8192 };
+
+/* ---- Flags between the two forms ---- */
+
+enum { SAVED_OF = 1, SAVED_LOW_SHIFT = 8, OF_SHIFT = 11 };
+
+static void flags_from_host(struct soft_cpu *c)
+{
+	uint32_t f = c->jit.flags;
+
+	flags_set_arith(c, (f >> SAVED_LOW_SHIFT & 0xFF) | (f & SAVED_OF) << OF_SHIFT);
+}
+
+static void flags_to_host(struct soft_cpu *c)
+{
+	uint32_t f = flags_get(c);
+
+	c->jit.flags = (f & 0xFF) << SAVED_LOW_SHIFT | (f >> OF_SHIFT & SAVED_OF);
+}
+
+/* ---- Finding code ---- */
+
+static struct jit_code *find_code(const struct code_block *b, uint32_t eip, uint16_t mode)
+{
+	for (struct jit_code *code = b->jit; code; code = code->next)
+		if (code->eip == eip && code->mode == mode)
+			return code;
+	return NULL;
+}
+
+/* Whether nothing but running on is to be done. */
+static bool may_go_on(const struct soft_cpu *c)
+{
+	uint32_t requests = atomic_load_explicit(&c->requests, memory_order_relaxed);
+
+	if (!(c->eflags & FL_IF))
+		requests &= ~(uint32_t)REQ_INTR;
+	return !(requests | c->db_status | (c->eflags & (FL_TF | FL_RF)) | c->activity |
+		 c->interrupt_shadow | c->watch_code) &&
+	       c->tlb == c->page_tlb;
+}
+
+/* The translation at next_eip, made if the block is worth it. Flags must be in c->cc: the fetch may
+ * fault. */
+static struct jit_code *code_at_next_eip(struct soft_cpu *c)
+{
+	uint16_t mode = jit_mode_now(c);
+	struct code_block *b;
+	struct jit_code *code;
+
+	if (!mode)
+		return NULL;
+	b = code_find(c, NULL, false);
+	if (b == c->single)
+		return NULL;
+	code = find_code(b, c->next_eip, mode);
+	if (code)
+		return code;
+	if (b->runs < BLOCK_WARM)
+		return NULL;
+	if (b->runs == BLOCK_NEVER)
+		return NULL;
+	return jit_translate_block(c, b, mode);
+}
+
+/* Goes on at next_eip in translated code if that is all there is to do. */
+static const uint8_t *go_on(struct soft_cpu *c)
+{
+	struct jit_code *code;
+
+	if (c->jit.count >= 0 || !may_go_on(c))
+		return NULL;
+	code = code_at_next_eip(c);
+	if (!code)
+		return NULL;
+	c->jit.current = c->jit.tables[c->cpl == 3];
+	flags_to_host(c);
+	return code->entry;
+}
+
+/* ---- Callouts ---- */
+
+/* x87, MMX and SSE instructions and what else may look at their state. */
+static bool uses_fpu(const struct insn *i)
+{
+	unsigned op = i->opcode;
+
+	if (op < 0x100)
+		return (op >= 0xD8 && op <= 0xDF) || op == 0x9B;
+	return !((op >= 0x140 && op <= 0x14F) || (op >= 0x180 && op <= 0x1AD) ||
+		 (op >= 0x1AF && op <= 0x1C1) || op >= 0x1C7) ||
+	       op >= 0x1D0;
+}
+
+static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
+{
+	struct code_block *b = s->code->block;
+	const struct insn *i = &b->insn[s->index];
+	unsigned rest = b->count - (s->index + 1u);
+
+	c->eip = s->eip;
+	c->next_eip = s->eip + i->len;
+	c->block = b;
+	c->block_eip = s->code->eip;
+	c->block_end = i + 1;
+	jit_fpu_note(c, s);
+	if (c->jit.fpu == JIT_FPU_IMAGE && uses_fpu(i))
+		jit_fpu_home(c);
+	i->exec(c, i);
+	c->block = NULL;
+	if (rest) {
+		if (c->block_end && c->next_eip == s->eip + i->len &&
+		    !(s->needs_fpu && !jit_fpu_may_load(c))) {
+			c->jit.fpu_load = s->needs_fpu;
+			flags_to_host(c);
+			return s->resume;
+		}
+		c->instructions -= rest;
+		return NULL;
+	}
+	if (!c->block_end)
+		return NULL;
+	return go_on(c);
+}
+
+static const uint8_t *follow_link(struct soft_cpu *c, const struct jit_site *s)
+{
+	struct jit_code *from = s->code, *to;
+	uint64_t flushes = c->code->jit->stats.flushes;
+
+	c->next_eip = s->eip;
+	if (c->jit.count >= 0 || !may_go_on(c))
+		return NULL;
+	to = code_at_next_eip(c);
+	if (!to)
+		return NULL;
+	if (flushes == c->code->jit->stats.flushes)
+		jit_link(c->code->jit, from, s->index, to);
+	flags_to_host(c);
+	return to->entry;
+}
+
+static const uint8_t *follow_jump(struct soft_cpu *c)
+{
+	uint8_t *tables = c->jit.current;
+	uint16_t index = (uint16_t)c->jit.arg;
+	struct jit_code *to;
+
+	c->next_eip = c->jit.arg;
+	if (c->jit.count >= 0 || !may_go_on(c))
+		return NULL;
+	to = code_at_next_eip(c);
+	if (!to)
+		return NULL;
+	((uint64_t *)(tables + JIT_JUMP_TAG))[index] = -((uint64_t)to->eip + to->mode);
+	((const uint8_t **)(tables + JIT_JUMP_CODE))[index] = to->indirect;
+	flags_to_host(c);
+	return to->entry;
+}
+
+const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *s)
+{
+	c->jit.fpu_load = false;
+	c->instructions = c->jit.origin + (uint64_t)c->jit.count;
+	c->code->jit->stats.callouts[s->kind]++;
+	flags_from_host(c);
+	switch (s->kind) {
+	case JIT_SITE_INTERPRET: return interpret(c, s);
+	case JIT_SITE_LINK: return follow_link(c, s);
+	case JIT_SITE_JUMP: return follow_jump(c);
+	case JIT_SITE_FPU:
+		if (jit_fpu_may_load(c)) {
+			c->jit.fpu_load = true;
+			return s->resume;
+		}
+		return interpret(c, s);
+	case JIT_SITE_REMAPPED: c->next_eip = s->eip; return go_on(c);
+	default: c->next_eip = s->eip; return NULL;
+	}
+}
+
+/* ---- From the run loop ---- */
+
+bool jit_run(struct soft_cpu *c, struct code_block *b)
+{
+	struct jit_cache *jc = c->code->jit;
+	struct jit_code *code;
+	uint64_t stretch = c->budget_end - c->instructions;
+	uint16_t mode;
+
+	if (b == c->single || b->runs == BLOCK_NEVER || c->tlb != c->page_tlb)
+		return false;
+	mode = jit_mode_now(c);
+	if (!mode)
+		return false;
+	code = find_code(b, c->next_eip, mode);
+	if (!code) {
+		if (b->runs < BLOCK_WARM) {
+			b->runs++;
+			return false;
+		}
+		code = jit_translate_block(c, b, mode);
+		if (!code) {
+			if (b->runs == BLOCK_NEVER)
+				return false;
+			code_flush(c->code);
+			return true;
+		}
+	}
+	if (stretch > STRETCH)
+		stretch = STRETCH;
+	c->jit.count = -(int64_t)stretch;
+	c->jit.origin = c->instructions + stretch;
+	c->jit.current = c->jit.tables[c->cpl == 3];
+	flags_to_host(c);
+	jc->stats.enters++;
+	jc->thunks.enter(c, code->entry);
+	jit_fpu_home(c);
+	return true;
+}
