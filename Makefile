@@ -78,9 +78,9 @@ LDLIBS   += $(shell $(PKG_CONFIG) --libs slirp)
 else
 WITHOUT  += libslirp (no user network)
 endif
-ifeq ($(call have,vdeplug),1)
-CPPFLAGS += -DHAVE_VDE $(shell $(PKG_CONFIG) --cflags vdeplug)
-LDLIBS   += $(shell $(PKG_CONFIG) --libs vdeplug)
+ifeq ($(call header,libvdeplug.h),1)
+CPPFLAGS += -DHAVE_VDE
+LDLIBS   += -lvdeplug
 else
 WITHOUT  += libvdeplug (no vde network)
 endif
@@ -101,7 +101,7 @@ endif
 # One archive a folder, in the order in which they may use each other (docs/architecture.md).
 MODULES := vmm ui bios devices cpu net block core lib
 ARCHIVES := $(foreach m,$(MODULES),$(BUILD)/lib$(m).a)
-PROGRAMS := $(BUILD)/minivm $(BUILD)/minivm-img
+PROGRAMS := $(BUILD)/minivm $(BUILD)/minivm-img $(BUILD)/minivm-nbd
 
 all: $(PROGRAMS)
 
@@ -140,6 +140,10 @@ $(BUILD)/minivm: $(BUILD)/vmm/main.o $(ARCHIVES) $(BUILD)/link-flags
 
 IMG_OBJ := $(patsubst %.c,$(BUILD)/%.o,tools/minivm-img.c $(wildcard tools/img_*.c))
 $(BUILD)/minivm-img: $(IMG_OBJ) $(BUILD)/libblock.a $(BUILD)/liblib.a $(BUILD)/link-flags
+	$(call link)
+
+NBD_OBJ := $(patsubst %.c,$(BUILD)/%.o,tools/minivm-nbd.c $(wildcard tools/nbd_*.c))
+$(BUILD)/minivm-nbd: $(NBD_OBJ) $(BUILD)/libblock.a $(BUILD)/liblib.a $(BUILD)/link-flags
 	$(call link)
 
 # Unit tests: tests/unit/<module>/<name>_test.c, each a cmocka program linked with that module and those below it; what
@@ -206,7 +210,11 @@ $(BUILD)/minivm-img.1: $(BUILD)/mkman $(BUILD)/minivm-img
 	@$(BUILD)/minivm-img --help | $(BUILD)/mkman --img > $@.part
 	@mv $@.part $@
 
-MAN := $(BUILD)/minivm.1 $(BUILD)/minivm-img.1
+$(BUILD)/minivm-nbd.1: $(BUILD)/mkman $(BUILD)/minivm-nbd
+	@$(BUILD)/minivm-nbd --help | $(BUILD)/mkman --nbd > $@.part
+	@mv $@.part $@
+
+MAN := $(BUILD)/minivm.1 $(BUILD)/minivm-img.1 $(BUILD)/minivm-nbd.1
 man: $(MAN)
 
 docs: $(BUILD)/mkman

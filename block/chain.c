@@ -51,6 +51,25 @@ int image_chain_status(struct image *img, const struct image *base, uint64_t off
 	return status;
 }
 
+int image_bitmap_open(struct image *img, const char *name, struct error *err)
+{
+	if (!img->driver->bitmap_open)
+		return error_set(err, ENOENT, "bitmap '%s' is not found: '%s' is a %s image", name,
+				 img->path, img->driver->name);
+	return img->driver->bitmap_open(img, name, err);
+}
+
+int image_bitmap_status(struct image *img, const char *name, uint64_t offset, uint64_t len,
+			uint64_t *count)
+{
+	*count = len;
+	if (!img->driver->bitmap_status)
+		return -ENOTSUP;
+	if (!len || !range_in(offset, len, image_size(img)))
+		return -EINVAL;
+	return img->driver->bitmap_status(img, name, offset, len, count);
+}
+
 /* True if the names mean one file. */
 static bool same_name(const char *a, const char *b)
 {

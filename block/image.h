@@ -138,6 +138,13 @@ struct image_driver {
 	int (*snapshot_delete)(struct image *img, const char *name, struct error *err);
 	/* Shows the disk as the snapshot has it from now on; the image is open read-only. */
 	int (*snapshot_load)(struct image *img, const char *name, struct error *err);
+	/* Makes the persistent dirty bitmap `name` ready for bitmap_status(). -ENOENT with a
+	 * sentence if there is none. Before other threads use the image. */
+	int (*bitmap_open)(struct image *img, const char *name, struct error *err);
+	/* Whether the bitmap says that the range at `offset` is dirty: 1, 0 or -errno; *count
+	 * becomes how many bytes (1..len) that holds for. */
+	int (*bitmap_status)(struct image *img, const char *name, uint64_t offset, uint64_t len,
+			     uint64_t *count);
 	/* Another backing file in the header; file NULL or "": none. The open chain stays. */
 	int (*change_backing)(struct image *img, const char *file, const char *format,
 			      struct error *err);
@@ -197,6 +204,11 @@ int image_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_
  * range that nobody holds is BLOCK_ZERO at the end of the chain, 0 above `base`. */
 int image_chain_status(struct image *img, const struct image *base, uint64_t offset, uint64_t len,
 		       uint64_t *count, uint64_t *host_offset, struct image **where, int *depth);
+/* Persistent dirty bitmaps of this layer, as struct image_driver has it; -ENOENT from the first
+ * where the format has none. Bits that writes set are seen at once. */
+int image_bitmap_open(struct image *img, const char *name, struct error *err);
+int image_bitmap_status(struct image *img, const char *name, uint64_t offset, uint64_t len,
+			uint64_t *count);
 /* Opens `path` and its chain for a commit: the image itself and *base, its backing image or the one
  * of its chain that is called `base_name`, for writing. */
 struct image *image_open_commit(const char *path, const char *format, unsigned flags,

@@ -39,6 +39,7 @@ struct bitmap {
 	uint8_t type, granularity;
 	uint64_t *table; /* host byte order */
 	uint8_t *bits;   /* of an enabled one while the image is open for writing, else NULL */
+	uint8_t *copy;   /* what others were opened with (qcow2_bitmap_open()), or NULL */
 	bool changed;
 };
 
@@ -56,6 +57,7 @@ void qcow2_free_bitmaps(struct qcow2 *q)
 		free(b->list[i].name);
 		free(b->list[i].table);
 		free(b->list[i].bits);
+		free(b->list[i].copy);
 	}
 	if (b) {
 		pthread_mutex_destroy(&b->lock);
@@ -316,4 +318,57 @@ void qcow2_info_bitmaps(struct qcow2 *q, struct image_info *info)
 			.enabled = m->flags & FLAG_AUTO,
 		};
 	}
+}
+
+static struct bitmap *find_bitmap(struct qcow2 *q, const char *name)
+{
+	struct qcow2_bitmaps *b = q->bitmaps;
+	for (uint32_t i = 0; b && i < b->count; i++)
+		if (strcmp(b->list[i].name, name) == 0)
+			return &b->list[i];
+	return NULL;
+}
+
+int qcow2_bitmap_open(struct image *img, const char *name, struct error *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct bitmap *m = find_bitmap(q, name);
+	if (!m)
+		return error_set(err, ENOENT, "'%s' has no bitmap '%s'", img->path, name);
+	if (m->bits || m->copy)
+		return 0;
+	if (m->flags & FLAG_IN_USE)
+		return error_set(err, EINVAL,
+				 "bitmap '%s' of '%s' is inconsistent: it was in use when its "
+				 "writer ended",
+				 name, img->path);
+	int rc = read_bits(q, m);
+	if (rc)
+		return error_errno(err, -rc, "cannot read bitmap '%s' of '%s'", name, img->path);
+	m->copy = m->bits;
+	m->bits = NULL;
+	return 0;
+}
+
+int qcow2_bitmap_status(struct image *img, const char *name, uint64_t offset, uint64_t len,
+			uint64_t *count)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct bitmap *m = find_bitmap(q, name);
+	if (!m || !(m->bits || m->copy))
+		return -ENOENT;
+	pthread_mutex_lock(&q->bitmaps->lock);
+	const uint8_t *bits = m->bits ? m->bits : m->copy;
+	uint64_t k = offset >> m->granularity, last = (offset + len - 1) >> m->granularity;
+	bool dirty = bits[k / 8] >> k % 8 & 1;
+	while (++k <= last) {
+		/* Bytes that say the same all over go at once. */
+		if (k % 8 == 0 && k + 8 <= last && bits[k / 8] == (dirty ? 0xff : 0))
+			k += 7;
+		else if ((bits[k / 8] >> k % 8 & 1) != dirty)
+			break;
+	}
+	pthread_mutex_unlock(&q->bitmaps->lock);
+	*count = k > last ? len : (k << m->granularity) - offset;
+	return dirty;
 }

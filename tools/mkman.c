@@ -5,6 +5,7 @@
  *   mkman               minivm(1), from the table of options
  *   mkman --markdown    docs/commands.md, from that and the monitor's help
  *   mkman --img <help   minivm-img(1), from the text of `minivm-img --help`
+ *   mkman --nbd <help   minivm-nbd(1), from the text of `minivm-nbd --help`
  */
 #include "lib/strbuf.h"
 #include "vmm/monitor.h"
@@ -131,7 +132,7 @@ static void print_page(void)
 	     ".SH SEE ALSO\n.BR minivm\\-img (1),\n.BR qemu\\-system\\-i386 (1)");
 }
 
-/* ---- minivm-img(1) ---- */
+/* ---- minivm-img(1), minivm-nbd(1) ---- */
 
 /* A line of the help below "Commands:" ("  name syntax", then "      what it does") or "Options:"
  * ("  option  what it means", then lines set in further). */
@@ -157,19 +158,49 @@ static void print_img_entry(const char *line)
 	putchar('\n');
 }
 
-static void print_img_page(void)
+static const char img_head[] =
+	".TH MINIVM\\-IMG 1 \"\" \"minivm " MINIVM_VERSION "\"\n"
+	".SH NAME\nminivm\\-img \\- makes and examines disk images\n"
+	".SH SYNOPSIS\n.B minivm\\-img\n[\\-h | \\-V] command [options]\n"
+	".SH DESCRIPTION\n"
+	"Works on disk images of minivm and QEMU. Commands, options, output and exit codes "
+	"are\n"
+	"those of\n.BR qemu\\-img (1).\n"
+	"Images in use are locked: one that a running machine writes to is refused.";
+
+static const char nbd_head[] =
+	".TH MINIVM\\-NBD 1 \"\" \"minivm " MINIVM_VERSION "\"\n"
+	".SH NAME\nminivm\\-nbd \\- serves a disk image by the NBD protocol\n"
+	".SH SYNOPSIS\n.B minivm\\-nbd\n[options] file\n.br\n.B minivm\\-nbd\n\\-L "
+	"[options]\n.br\n.B minivm\\-nbd\n\\-d device\n"
+	".SH DESCRIPTION\n"
+	"Makes a disk image, of any format that minivm knows, an export of the Network Block "
+	"Device\n"
+	"protocol. Options, output and exit codes are those of\n.BR qemu\\-nbd (8).\n"
+	"The server ends when its last client has left, or goes on with\n.BR \\-t .\n"
+	"A client that has not chosen an export within ten seconds is dropped. SIGTERM ends "
+	"the server\n"
+	"with everything on disk. Systemd may hand over the listening socket (LISTEN_FDS).";
+
+static const char img_tail[] =
+	".SH SEE ALSO\n.BR minivm (1),\n.BR minivm\\-nbd (1),\n.BR qemu\\-img (1)";
+
+static const char nbd_tail[] =
+	".SH EXAMPLES\n.nf\n"
+	"minivm\\-nbd \\-t \\-k /run/disk.sock disk.qcow2\n"
+	"minivm \\-hda 'nbd+unix:///?socket=/run/disk.sock'\n"
+	"minivm\\-nbd \\-r \\-e 5 \\-x disk \\-\\-object "
+	"tls\\-creds\\-x509,id=t,endpoint=server,dir=/etc/pki/qemu \\-\\-tls\\-creds t disk.img\n"
+	".fi\n"
+	".SH SEE ALSO\n.BR minivm (1),\n.BR minivm\\-img (1),\n.BR qemu\\-nbd (8)";
+
+/* Between the head and the references: what the program's own help says. */
+static void print_help_page(const char *head, const char *tail)
 {
 	char line[1024];
 	bool body = false, gap = false;
 
-	puts(".TH MINIVM\\-IMG 1 \"\" \"minivm " MINIVM_VERSION "\"\n"
-	     ".SH NAME\nminivm\\-img \\- makes and examines disk images\n"
-	     ".SH SYNOPSIS\n.B minivm\\-img\n[\\-h | \\-V] command [options]\n"
-	     ".SH DESCRIPTION\n"
-	     "Works on disk images of minivm and QEMU. Commands, options, output and exit codes "
-	     "are\n"
-	     "those of\n.BR qemu\\-img (1).\n"
-	     "Images in use are locked: one that a running machine writes to is refused.");
+	puts(head);
 	while (fgets(line, sizeof(line), stdin)) {
 		line[strcspn(line, "\n")] = 0;
 		size_t len = strlen(line);
@@ -190,15 +221,19 @@ static void print_img_page(void)
 		}
 		gap = len == 0;
 	}
-	puts(".SH SEE ALSO\n.BR minivm (1),\n.BR qemu\\-img (1)");
+	puts(tail);
 }
 
 int main(int argc, char **argv)
 {
-	if (argc > 1 && !strcmp(argv[1], "--markdown"))
+	const char *what = argc > 1 ? argv[1] : "";
+
+	if (!strcmp(what, "--markdown"))
 		print_markdown();
-	else if (argc > 1 && !strcmp(argv[1], "--img"))
-		print_img_page();
+	else if (!strcmp(what, "--img"))
+		print_help_page(img_head, img_tail);
+	else if (!strcmp(what, "--nbd"))
+		print_help_page(nbd_head, nbd_tail);
 	else
 		print_page();
 	return 0;
