@@ -65,11 +65,17 @@ struct drive *drive_new(struct loop *loop, const struct drive_config *config, st
 	if (config->file) {
 		drive->image = open_medium(drive, config->file, config->format, config->image_flags,
 					   config->opts, err);
-		if (!drive->image) {
+		/* A drive of the host's may be empty as ours may. */
+		bool empty = !drive->image && err->code == ENOMEDIUM && drive->kind != DRIVE_DISK;
+		if (!drive->image && !empty) {
 			drive_free(drive);
 			return NULL;
 		}
-		drive->file = xstrdup(config->file);
+		if (empty)
+			*err = (struct error)ERROR_INIT;
+		else
+			drive->file = xstrdup(config->file);
+		drive_host_watch(drive, config->file, config->format);
 	}
 	return drive;
 }
@@ -92,6 +98,7 @@ void drive_free(struct drive *drive)
 {
 	if (!drive)
 		return;
+	drive_host_watch(drive, NULL, NULL);
 	drive_drain(drive);
 	close_medium(drive);
 	drive_queue_fini(drive);
@@ -225,7 +232,7 @@ static int may_remove(struct drive *drive, bool force, struct error *err)
 		drive->id);
 }
 
-static void remove_medium(struct drive *drive)
+void drive_remove_medium(struct drive *drive)
 {
 	bool was_open = drive_tray_open(drive);
 	drive_pause(drive);
@@ -244,7 +251,32 @@ int drive_eject(struct drive *drive, bool force, struct error *err)
 	int rc = may_remove(drive, force, err);
 	if (rc)
 		return rc;
-	remove_medium(drive);
+	drive_host_watch(drive, NULL, NULL);
+	drive_remove_medium(drive);
+	return 0;
+}
+
+static void put_in(struct drive *drive, struct image *image, const char *file, unsigned flags)
+{
+	drive_pause(drive);
+	drive_drain(drive);
+	drive->image = image;
+	drive->image_flags = flags;
+	drive->file = xstrdup(file);
+	drive_resume(drive);
+	if (drive->ops.changed)
+		drive->ops.changed(drive->ops.opaque, true);
+	if (drive_has_tray(drive))
+		drive_tray_moved(drive, false);
+}
+
+int drive_insert_medium(struct drive *drive, const char *file, const char *format, unsigned flags,
+			struct error *err)
+{
+	struct image *image = open_medium(drive, file, format, flags, NULL, err);
+	if (!image)
+		return -(err->code ? err->code : EIO);
+	put_in(drive, image, file, flags);
 	return 0;
 }
 
@@ -267,16 +299,9 @@ int drive_change(struct drive *drive, const char *file, const char *format, cons
 	struct image *image = open_medium(drive, file, format, flags, NULL, err);
 	if (!image)
 		return -(err && err->code ? err->code : EIO);
-	remove_medium(drive);
-	drive_pause(drive);
-	drive_drain(drive);
-	drive->image = image;
-	drive->image_flags = flags;
-	drive->file = xstrdup(file);
-	drive_resume(drive);
-	if (drive->ops.changed)
-		drive->ops.changed(drive->ops.opaque, true);
-	if (drive_has_tray(drive))
-		drive_tray_moved(drive, false);
+	drive_host_watch(drive, NULL, NULL);
+	drive_remove_medium(drive);
+	put_in(drive, image, file, flags);
+	drive_host_watch(drive, file, format);
 	return 0;
 }

@@ -18,6 +18,9 @@ struct drive {
 	void (*moved)(void *opaque, struct drive *drive, bool open);
 	void *moved_opaque;
 
+	/* A CD drive of the host: drive_host.c. */
+	struct drive_host *host; /* NULL: the medium is no such drive */
+
 	/* The queue: drive_queue.c. */
 	struct loop_call call; /* completions and errors for the loop */
 	enum drive_error_policy rerror, werror;
@@ -40,5 +43,17 @@ struct drive {
  * is closed. */
 int drive_queue_init(struct drive *drive, const struct drive_config *config, struct error *err);
 void drive_queue_fini(struct drive *drive);
+
+/* drive.c. Takes the medium out, or puts one in where there is none; the device is told. */
+void drive_remove_medium(struct drive *drive);
+int drive_insert_medium(struct drive *drive, const char *file, const char *format, unsigned flags,
+			struct error *err);
+
+/* drive_host.c. If `file` is a CD drive of the host, watches it from now on, instead of what was
+ * watched before; NULL: nothing. */
+void drive_host_watch(struct drive *drive, const char *file, const char *format);
+/* What the watch has seen: is there a disc, and is it another one. */
+void drive_host_seen(struct drive *drive, const char *file, const char *format, bool disc,
+		     bool changed);
 
 #endif

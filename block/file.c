@@ -8,6 +8,7 @@
  * puts back nothing stale.
  */
 #include "block/file.h"
+#include "block/host_device.h"
 #include "block/image.h"
 #include "block/iov.h"
 #include "block/nbd_client.h"
@@ -39,6 +40,7 @@ struct file_layer {
 	unsigned flags;
 	bool direct;
 	bool device;
+	unsigned sector; /* of a device, bytes */
 	dev_t dev;
 	ino_t ino;
 	pthread_rwlock_t rmw; /* O_DIRECT only: read-modify-write is exclusive among writes */
@@ -67,6 +69,9 @@ static int open_error(const struct file_open_args *a, int code, struct error *er
 				 "cannot open '%s'%s for writing: Permission denied; open it "
 				 "read-only or change its permissions",
 				 name, role);
+	if (code == ENOMEDIUM || code == ENXIO)
+		return error_set(err, ENOMEDIUM, "cannot open '%s'%s: there is no medium in it",
+				 name, role);
 	if (code == EROFS)
 		return error_set(err, code,
 				 "cannot open '%s'%s for writing: it is on a read-only file system",
@@ -77,6 +82,22 @@ static int open_error(const struct file_open_args *a, int code, struct error *er
 				 "support O_DIRECT",
 				 name, role);
 	return error_errno(err, code, "cannot open '%s'%s", name, role);
+}
+
+/* Is there a medium in it, and does the host use it itself? */
+static int look_at_device(const struct file_open_args *a, int fd, dev_t dev, struct error *err)
+{
+	const char *name = a->name ? a->name : a->path, *role = a->role ? a->role : "";
+	if (host_device_is_cd(dev) && host_cd_status(fd) < 0)
+		return error_set(err, ENOMEDIUM,
+				 "cannot open '%s'%s: there is no disc in the drive", name, role);
+	char *where = a->flags & IMAGE_WRITABLE ? host_device_mounted_at(dev) : NULL;
+	if (where)
+		warn("'%s' is mounted on '%s': writing to it from here destroys the file system; "
+		     "unmount it first",
+		     name, where);
+	free(where);
+	return 0;
 }
 
 struct file_layer *file_open(const struct file_open_args *a, struct error *err)
@@ -108,7 +129,9 @@ struct file_layer *file_open(const struct file_open_args *a, struct error *err)
 			return NULL;
 		}
 	}
-	int fd = open(a->path, flags, 0644);
+	/* A CD drive opens without a disc only so. */
+	bool cd = stat(a->path, &st) == 0 && S_ISBLK(st.st_mode) && host_device_is_cd(st.st_rdev);
+	int fd = open(a->path, flags | (cd ? O_NONBLOCK : 0), 0644);
 	if (fd < 0) {
 		open_error(a, errno, err);
 		return NULL;
@@ -127,6 +150,10 @@ struct file_layer *file_open(const struct file_open_args *a, struct error *err)
 		close(fd);
 		return NULL;
 	}
+	if (S_ISBLK(st.st_mode) && look_at_device(a, fd, st.st_rdev, err) < 0) {
+		close(fd);
+		return NULL;
+	}
 	struct file_layer *f = xcalloc(1, sizeof(*f));
 	*f = (struct file_layer){.fd = fd,
 				 .flags = a->flags,
@@ -134,6 +161,8 @@ struct file_layer *file_open(const struct file_open_args *a, struct error *err)
 				 .device = S_ISBLK(st.st_mode),
 				 .dev = st.st_dev,
 				 .ino = st.st_ino};
+	if (f->device)
+		f->sector = host_device_sector(fd);
 	pthread_rwlock_init(&f->rmw, NULL);
 	trace(TRACE_BLOCK, "open '%s' flags 0x%x", a->path, a->flags);
 	return f;
@@ -432,7 +461,8 @@ int file_discard(struct file_layer *f, uint64_t offset, uint64_t len)
 		return f->protocol->discard(f->remote, offset, len);
 	if (f->device) {
 		/* The ioctl wants whole sectors; the partial ones at the ends just stay. */
-		uint64_t start = round_up(offset, 512), end = round_down(offset + len, 512);
+		uint64_t start = round_up(offset, f->sector),
+			 end = round_down(offset + len, f->sector);
 		uint64_t range[2] = {start, end - start};
 		if (end <= start)
 			return 0;
@@ -464,6 +494,18 @@ static int write_zero_bytes(struct file_layer *f, uint64_t offset, uint64_t len)
 	return rc;
 }
 
+/* The device zeroes whole sectors by itself, where it can; the partial ones at the ends and all of
+ * it where it cannot is written. */
+static int device_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	uint64_t start = round_up(offset, f->sector), end = round_down(offset + len, f->sector);
+	int mode = may_unmap ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_ZERO_RANGE;
+	if (end <= start || fallocate(f->fd, mode, (off_t)start, (off_t)(end - start)) != 0)
+		return write_zero_bytes(f, offset, len);
+	int rc = start > offset ? write_zero_bytes(f, offset, start - offset) : 0;
+	return rc || end == offset + len ? rc : write_zero_bytes(f, end, offset + len - end);
+}
+
 int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap)
 {
 	if (!len)
@@ -488,6 +530,8 @@ int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool 
 		if (fallocate(f->fd, FALLOC_FL_ZERO_RANGE, (off_t)offset, (off_t)len) == 0)
 			return 0;
 	}
+	if (f->device)
+		return device_write_zeroes(f, offset, len, may_unmap);
 	return write_zero_bytes(f, offset, len);
 }
 

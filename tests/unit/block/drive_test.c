@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Drives: requests through the workers and the loop, draining, media. */
 #include "block/drive.h"
+#include "block/drive_internal.h"
 #include "block/file.h"
+#include "block/host_device.h"
 #include "lib/bytes.h"
 #include "tests/unit/block/tools.h"
 #include <errno.h>
@@ -151,6 +153,64 @@ static void media_change_as_the_guest_allows(void **state)
 	drive_free(d);
 	loop_unlock(loop);
 	assert_int_equal(shell("cmp -n 1048576 a.iso /dev/zero"), 0);
+}
+
+static void a_disc_comes_and_goes_with_the_hosts_drive(void **state)
+{
+	assert_int_equal(shell("truncate -s 1M one.iso; truncate -s 2M two.iso; cp one.iso cd"), 0);
+	loop_lock(loop);
+	struct drive *d = make(DRIVE_CDROM, NULL, 0, false);
+	struct drive_media_ops ops = {.changed = changed};
+	drive_set_media_ops(d, &ops);
+	changes = 0;
+	drive_host_seen(d, "cd", "raw", false, false);
+	assert_int_equal(changes, 0);
+	drive_host_seen(d, "cd", "raw", true, true);
+	assert_int_equal(changes, 1);
+	assert_int_equal(drive_size(d), 1 << 20);
+	drive_host_seen(d, "cd", "raw", true, false);
+	assert_int_equal(changes, 1);
+	assert_int_equal(shell("cp two.iso cd"), 0);
+	drive_host_seen(d, "cd", "raw", true, true);
+	assert_int_equal(changes, 121);
+	assert_int_equal(drive_size(d), 2 << 20);
+	drive_host_seen(d, "cd", "raw", false, false);
+	assert_int_equal(changes, 1212);
+	assert_false(drive_inserted(d));
+	drive_free(d);
+	loop_unlock(loop);
+}
+
+struct device_number {
+	unsigned major, minor;
+};
+
+static bool is_number(void *opaque, unsigned major, unsigned minor)
+{
+	const struct device_number *n = opaque;
+	return n->major == major && n->minor == minor;
+}
+
+static void a_mounted_device_is_found(void **state)
+{
+	static char text[] = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+			     "30 22 0:5 / /dev rw - devtmpfs udev rw\n"
+			     "41 22 8:17 / /media/my\\040disk rw,nosuid - vfat /dev/sdb1 rw\n";
+	static const struct {
+		struct device_number dev;
+		const char *where;
+	} cases[] = {{{8, 1}, "/"}, {{8, 17}, "/media/my disk"}, {{8, 16}, NULL}};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct device_number dev = cases[i].dev;
+		FILE *f = fmemopen(text, strlen(text), "r");
+		char *where = host_device_find_mount(f, is_number, &dev);
+		fclose(f);
+		if (cases[i].where)
+			assert_string_equal(where, cases[i].where);
+		else
+			assert_null(where);
+		free(where);
+	}
 }
 
 /* ---- Completions on the workers, from a thread that holds no lock ---- */
@@ -420,6 +480,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_run_and_complete_in_the_loop),
 		cmocka_unit_test(media_change_as_the_guest_allows),
+		cmocka_unit_test(a_disc_comes_and_goes_with_the_hosts_drive),
+		cmocka_unit_test(a_mounted_device_is_found),
 		cmocka_unit_test(other_threads_submit_and_hear_without_the_lock),
 		cmocka_unit_test(failed_requests_go_where_the_policy_says),
 		cmocka_unit_test(throttled_requests_wait_until_they_may_or_must_go),

@@ -373,3 +373,42 @@ def bitmap_bits(path, wanted):
             return [i for i in range(total) if bits[i // 8] >> i % 8 & 1]
         entry = (start + name + 7) // 8 * 8
     raise AssertionError(f"no bitmap {wanted}")
+
+
+def test_a_block_device_of_the_host_is_a_disk():
+    context.requires("losetup")
+    with tempfile.TemporaryDirectory(prefix="minivm-img-") as folder:
+        image, other = os.path.join(folder, "disk.raw"), os.path.join(folder, "other.raw")
+        size = 8 << 20
+        with open(image, "wb") as f, open(other, "wb") as g:
+            f.truncate(size)
+            g.write(os.urandom(size // 2) + bytes(size // 2))
+        p = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
+        if p.returncode:
+            raise context.Skip("no loop devices here: " + p.stderr.strip())
+        device = p.stdout.strip()
+
+        def img(*args):
+            p = subprocess.run([context.minivm_img(), *args], capture_output=True, text=True)
+            assert p.returncode == 0, (args, p.stderr)
+            return p
+        try:
+            info = json.loads(img("info", "--output=json", "-f", "raw", device).stdout)
+            assert info["virtual-size"] == size, info
+            for options in ((), ("-t", "none")):
+                p = img("convert", "-n", "-f", "raw", "-O", "raw", *options, other, device)
+                assert "mounted" not in p.stderr
+                img("compare", "-f", "raw", "-F", "raw", other, device)
+            qcow2 = os.path.join(folder, "copy.qcow2")
+            img("convert", "-f", "raw", "-O", "qcow2", device, qcow2)
+            img("compare", "-F", "raw", qcow2, device)
+            mount = os.path.join(folder, "mnt")
+            os.mkdir(mount)
+            script = ('mkfs.ext4 -q "$1" && mount "$1" "$2" || { echo no mount; exit 0; }; '
+                      '"$3" bench -q -w -c 1 -f raw "$1"; umount "$2"')
+            p = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", device, mount, context.minivm_img()],
+                               capture_output=True, text=True)
+            if "no mount" not in p.stdout and p.returncode == 0:
+                assert f"'{device}' is mounted on '{mount}'" in p.stderr, p.stderr
+        finally:
+            subprocess.run(["losetup", "-d", device], check=False)
