@@ -3,7 +3,13 @@
  * four layouts. */
 #include "core_machine.h"
 
-enum { FNINIT = 0xE3DB, CW_ALL_UNMASKED = 0x0340, SW_ES_B = 0x8080, SW_ZE = 4 };
+enum {
+	FNINIT = 0xE3DB,
+	CW_ALL_UNMASKED = 0x0340,
+	CW_PRECISION_UNMASKED = 0x035F,
+	SW_ES_B = 0x8080,
+	SW_ZE = 4
+};
 enum {
 	FX_CW = 0,
 	FX_SW = 2,
@@ -207,22 +213,38 @@ static void fnstenv_protected_32_and_16(void **state)
 	const uint8_t *env = m->ram + AT_DATA;
 
 	store_le32(m->ram + AT_DATA + 0x100, 0x3F800000);
-	RUN(m, 0xDB, 0xE3, 0xD9, MOD_ABS(0), BYTES32(AT_DATA + 0x100), 0xD9, MOD_ABS(6),
-	    BYTES32(AT_DATA), 0x66, 0xD9, MOD_ABS(6), BYTES32(AT_DATA + 0x40));
-	assert_int_equal(load_le32(env), 0xFFFF037F);
+	store_le16(m->ram + AT_DATA + 0x110, CW_PRECISION_UNMASKED);
+	RUN(m, 0xDB, 0xE3, 0xD9, MOD_ABS(5), BYTES32(AT_DATA + 0x110), 0xD9, MOD_ABS(0),
+	    BYTES32(AT_DATA + 0x100), 0xD9, MOD_ABS(6), BYTES32(AT_DATA), 0x66, 0xD9, MOD_ABS(6),
+	    BYTES32(AT_DATA + 0x40));
+	assert_int_equal(load_le32(env), 0xFFFF0000 | CW_PRECISION_UNMASKED);
 	assert_int_equal(load_le32(env + 4), 0xFFFF3800);
 	assert_int_equal(load_le32(env + 8), 0xFFFF3FFF);
-	assert_int_equal(load_le32(env + 12), AT_CODE + 2);
+	assert_int_equal(load_le32(env + 12), AT_CODE + 8);
 	assert_int_equal(load_le32(env + 16), 0x0105u << 16 | SEL_CODE);
 	assert_int_equal(load_le32(env + 20), AT_DATA + 0x100);
 	assert_int_equal(load_le32(env + 24) & 0xFFFF, SEL_DATA);
 	env += 0x40;
 	assert_int_equal(load_le16(env), 0x037F);
 	assert_int_equal(load_le16(env + 4), 0x3FFF);
-	assert_int_equal(load_le16(env + 6), (AT_CODE + 2) & 0xFFFF);
+	assert_int_equal(load_le16(env + 6), (AT_CODE + 8) & 0xFFFF);
 	assert_int_equal(load_le16(env + 8), SEL_CODE);
 	assert_int_equal(load_le16(env + 10), (AT_DATA + 0x100) & 0xFFFF);
 	assert_int_equal(load_le16(env + 12), SEL_DATA);
+}
+
+/* As processors with CPUID.7:EBX.FDP_EXCPTN_ONLY. */
+static void masked_exceptions_leave_operand_pointer_and_opcode(void **state)
+{
+	struct machine *m = *state;
+	const uint8_t *env = m->ram + AT_DATA;
+
+	RUN(m, 0xDB, 0xE3, 0xD9, MOD_ABS(0), BYTES32(AT_DATA + 0x100), 0xD9, MOD_ABS(6),
+	    BYTES32(AT_DATA));
+	assert_int_equal(load_le32(env + 12), AT_CODE + 2);
+	assert_int_equal(load_le32(env + 16), SEL_CODE);
+	assert_int_equal(load_le32(env + 20), 0);
+	assert_int_equal(load_le32(env + 24) & 0xFFFF, 0);
 }
 
 static void fnstenv_real_mode_gives_linear_addresses(void **state)
@@ -231,15 +253,16 @@ static void fnstenv_real_mode_gives_linear_addresses(void **state)
 	const uint8_t *env = m->ram + AT_DATA;
 
 	machine_real(m);
-	/* FNINIT; FLD dword [0x100]; FNSTENV [0]; o32 FNSTENV [0x40] */
-	RUN(m, 0xDB, 0xE3, 0xD9, 0x06, 0x00, 0x01, 0xD9, 0x36, 0x00, 0x00, 0x66, 0xD9, 0x36, 0x40,
-	    0x00);
-	assert_int_equal(load_le16(env + 6), (AT_CODE + 2) & 0xFFFF);
+	store_le16(m->ram + AT_DATA + 0x110, CW_PRECISION_UNMASKED);
+	/* FNINIT; FLDCW [0x110]; FLD dword [0x100]; FNSTENV [0]; o32 FNSTENV [0x40] */
+	RUN(m, 0xDB, 0xE3, 0xD9, 0x2E, 0x10, 0x01, 0xD9, 0x06, 0x00, 0x01, 0xD9, 0x36, 0x00, 0x00,
+	    0x66, 0xD9, 0x36, 0x40, 0x00);
+	assert_int_equal(load_le16(env + 6), (AT_CODE + 6) & 0xFFFF);
 	assert_int_equal(load_le16(env + 8), (AT_CODE >> 16) << 12 | 0x106);
 	assert_int_equal(load_le16(env + 10), (AT_DATA + 0x100) & 0xFFFF);
 	assert_int_equal(load_le16(env + 12), (AT_DATA >> 16) << 12);
 	env += 0x40;
-	assert_int_equal(load_le32(env + 12) & 0xFFFF, (AT_CODE + 2) & 0xFFFF);
+	assert_int_equal(load_le32(env + 12) & 0xFFFF, (AT_CODE + 6) & 0xFFFF);
 	assert_int_equal(load_le32(env + 16), (AT_CODE >> 16) << 12 | 0x106);
 	assert_int_equal(load_le32(env + 20) & 0xFFFF, (AT_DATA + 0x100) & 0xFFFF);
 	assert_int_equal(load_le32(env + 24), (AT_DATA >> 16) << 12);
@@ -307,6 +330,7 @@ int main(void)
 		TEST(ignored_exceptions_stay_pending_over_slow_instructions),
 		TEST(without_ne_the_cpu_waits_for_the_interrupt),
 		TEST(fnstenv_protected_32_and_16),
+		TEST(masked_exceptions_leave_operand_pointer_and_opcode),
 		TEST(fnstenv_real_mode_gives_linear_addresses),
 		TEST(fsave_frstor_keep_every_bit),
 		TEST(store_that_faults_changes_nothing),
