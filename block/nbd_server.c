@@ -28,6 +28,8 @@ struct nbd_server *nbd_server_new(const struct nbd_server_config *config)
 	s->config = *config;
 	if (s->config.tls)
 		tls_creds_ref(s->config.tls);
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	s->cpus = cpus > 0 ? (unsigned)cpus : 1;
 	list_init(&s->exports);
 	list_init(&s->peers);
 	pthread_mutex_init(&s->lock, NULL);

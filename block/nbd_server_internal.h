@@ -48,6 +48,7 @@ struct nbd_server {
 	pthread_cond_t changed;
 	struct list peers;
 	unsigned count; /* of them */
+	unsigned cpus;  /* of the host */
 	bool ending;
 };
 
@@ -76,6 +77,7 @@ struct nbd_peer {
 	/* Input; its user is the thread that leads. */
 	uint8_t *in;
 	size_t in_at, in_end;
+	bool exact; /* large payloads come: read no more than a request ahead of them */
 	/* Replies that are not sent yet; the same thread's. */
 	uint8_t *out;
 	size_t out_len;

@@ -164,7 +164,7 @@ static int do_read(struct worker *w, const struct request *r)
 	int rc = 0;
 	if (p->structured && !r->len)
 		return finish(p, r, 0);
-	if (r->batch && !(p->export->image->flags & IMAGE_DIRECT))
+	if (r->batch && r->len <= SMALL && !(p->export->image->flags & IMAGE_DIRECT))
 		return read_batched(p, r);
 	for (uint32_t at = 0; !rc; at += piece) {
 		uint64_t offset = r->offset + at;
@@ -362,6 +362,7 @@ static int read_request(struct worker *w, struct request *r)
 	r->error = judge(p, r);
 	if (!r->error && r->type != NBD_CMD_FLUSH)
 		rc = make_room(w, r);
+	p->exact = r->type == NBD_CMD_WRITE && r->len >= SMALL;
 	if (!rc && r->type == NBD_CMD_WRITE) {
 		if (p->in_end - p->in_at < r->len)
 			rc = send_out(p);
@@ -393,7 +394,10 @@ static bool runs_here(const struct nbd_peer *p, const struct request *r)
 	if ((r->type != NBD_CMD_READ && r->type != NBD_CMD_WRITE) || r->flags & NBD_CMD_FLAG_FUA ||
 	    __atomic_load_n(&p->slow, __ATOMIC_RELAXED))
 		return false;
-	return r->len <= SMALL || (r->len <= PIECE && p->in_at == p->in_end);
+	/* Clients enough to keep the host's CPUs busy need no more threads for that. */
+	bool alone = p->in_at == p->in_end ||
+		     __atomic_load_n(&p->server->count, __ATOMIC_RELAXED) >= p->server->cpus;
+	return r->len <= SMALL || (r->len <= PIECE && alone);
 }
 
 /* ---- Threads ---- */

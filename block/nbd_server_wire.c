@@ -71,7 +71,7 @@ int nbd_peer_read(struct nbd_peer *p, void *buf, size_t len)
 		/* What would fill the buffer alone goes straight to its place. */
 		bool direct = want >= PEER_INPUT / 2;
 		ssize_t n = direct ? receive(p, (char *)buf + done, want)
-				   : receive(p, p->in, PEER_INPUT);
+				   : receive(p, p->in, p->exact ? want : PEER_INPUT);
 		if (n <= 0)
 			return n < 0 ? (int)n : done ? -ECONNRESET : -ENODATA;
 		if (direct) {
