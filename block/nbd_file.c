@@ -240,6 +240,9 @@ static int nbd_file_write_zeroes(void *remote, uint64_t offset, uint64_t len, bo
 				  may_unmap ? 0 : NBD_CMD_FLAG_NO_HOLE);
 	else
 		first = last = end;
+	/* nbdkit offers it in the oldstyle handshake and then calls it invalid. */
+	if (rc == -EINVAL)
+		return -ENOTSUP;
 	/* What is left are parts of one block at each end. */
 	struct iovec head = {zeroes, (size_t)(first - offset)},
 		     tail = {zeroes, (size_t)(end - last)};
