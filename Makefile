@@ -60,6 +60,12 @@ LDLIBS   += $(shell $(PKG_CONFIG) --libs libpng)
 else
 WITHOUT  += libpng (screenshots as PPM only)
 endif
+ifeq ($(call have,liburing),1)
+CPPFLAGS += -DHAVE_LIBURING $(shell $(PKG_CONFIG) --cflags liburing)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs liburing)
+else
+WITHOUT  += liburing (no io_uring, disks use threads)
+endif
 ifeq ($(call have,libzstd),1)
 CPPFLAGS += -DHAVE_ZSTD $(shell $(PKG_CONFIG) --cflags libzstd)
 LDLIBS   += $(shell $(PKG_CONFIG) --libs libzstd)

@@ -23,6 +23,7 @@
 
 #include "block/image.h"
 #include "block/queue.h"
+#include "block/ring.h"
 #include "block/throttle.h"
 #include "lib/loop.h"
 
@@ -50,6 +51,7 @@ struct drive_request {
 	int result;
 	struct drive_request *next;
 	struct work work;
+	struct ring_item ring;
 	struct throttle_item throttle;
 };
 
@@ -60,6 +62,13 @@ enum drive_error_policy {
 	DRIVE_ERROR_IGNORE,  /* the guest believes that it succeeded */
 	DRIVE_ERROR_STOP,    /* it is held, and the machine stops; drive_retry() tries again */
 	DRIVE_ERROR_ENOSPC,  /* STOP when the host's disk is full, REPORT otherwise */
+};
+
+/* How transfers reach a raw file; all others run on worker threads in any case. */
+enum drive_aio {
+	DRIVE_AIO_BEST, /* io_uring where there is one */
+	DRIVE_AIO_THREADS,
+	DRIVE_AIO_URING, /* drive_new() fails where there is none */
 };
 
 struct drive_config {
@@ -73,6 +82,7 @@ struct drive_config {
 	const char *serial;                 /* or NULL */
 	struct opts *opts;                  /* further driver options, may be NULL */
 	enum drive_error_policy rerror, werror;
+	enum drive_aio aio;
 	const struct throttle_limits *limits; /* or NULL */
 	const char *throttle_group;           /* shared by the drives that name it; NULL: own */
 };

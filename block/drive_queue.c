@@ -3,6 +3,7 @@
  * A drive's requests (drive.h).
  *
  *   submit -> [paused: waits] -> [throttle: waits] -> worker thread, image -> finished
+ *                                                  \\-> io_uring, raw file -/
  *
  * A worker runs a request straight against the image. A flush needs no ordering of its own: an
  * image's flush covers all that was complete before it, and a device completes a write before a
@@ -129,10 +130,45 @@ static void run_work(struct work *work)
 
 /* ---- Submitting ---- */
 
+/* A transfer of a raw file by io_uring was not whole: a worker does it again and finds out why. */
+static void ring_done(struct ring_item *item, bool whole)
+{
+	struct drive_request *req = container_of(item, struct drive_request, ring);
+	image_straight_end(req->drive->image, item->write);
+	if (whole) {
+		req->result = 0;
+		finished(req->drive, req);
+	} else {
+		work_submit(&req->work);
+	}
+}
+
+static bool start_on_ring(struct drive_request *req)
+{
+	struct drive *drive = req->drive;
+	bool write = req->op == DRIVE_WRITE;
+	if (!drive->ring || !drive->image || req->fua || (!write && req->op != DRIVE_READ))
+		return false;
+	int fd = image_straight_begin(drive->image, write, req->iov, req->iovcnt, req->offset,
+				      req->len);
+	if (fd < 0)
+		return false;
+	req->ring = (struct ring_item){.fd = fd,
+				       .write = write,
+				       .iov = req->iov,
+				       .iovcnt = req->iovcnt,
+				       .offset = req->offset,
+				       .len = req->len,
+				       .done = ring_done};
+	ring_submit(&req->ring);
+	return true;
+}
+
 static void start_now(struct drive_request *req)
 {
 	req->work.run = run_work;
-	work_submit(&req->work);
+	if (!start_on_ring(req))
+		work_submit(&req->work);
 }
 
 static void throttle_over(struct throttle_item *item)
@@ -383,6 +419,11 @@ int drive_queue_init(struct drive *drive, const struct drive_config *config, str
 	loop_call_init(&drive->call, complete, drive);
 	pthread_mutex_init(&drive->lock, NULL);
 	pthread_cond_init(&drive->progress, NULL);
+	struct error ignored = ERROR_INIT;
+	drive->ring = config->aio != DRIVE_AIO_THREADS &&
+		      ring_start(config->aio == DRIVE_AIO_URING ? err : &ignored) == 0;
+	if (config->aio == DRIVE_AIO_URING && !drive->ring)
+		return -err->code;
 	bool limited = config->limits && throttle_enabled(config->limits);
 	int rc = config->limits ? throttle_check(config->limits, err) : 0;
 	if (rc)

@@ -31,6 +31,7 @@ enum {
 	DIRECT_ALIGN = 4096,       /* satisfies 512-byte and 4-KiB sectors alike */
 	BOUNCE_SIZE = 1024 * 1024, /* a longer transfer goes in pieces */
 	IOV_PIECE = 64,            /* entries handed to the kernel at once */
+	STRAIGHT_IOVS = 1024,      /* what the kernel takes at most: UIO_MAXIOV */
 };
 
 struct file_layer {
@@ -44,6 +45,11 @@ struct file_layer {
 	dev_t dev;
 	ino_t ino;
 	pthread_rwlock_t rmw; /* O_DIRECT only: read-modify-write is exclusive among writes */
+	/* The same towards writes that others do on the descriptor. */
+	pthread_mutex_t gate;
+	pthread_cond_t gate_free;
+	unsigned straight_writes;
+	bool rmw_goes_on;
 };
 
 static const struct file_observer *observer;
@@ -164,6 +170,8 @@ struct file_layer *file_open(const struct file_open_args *a, struct error *err)
 	if (f->device)
 		f->sector = host_device_sector(fd);
 	pthread_rwlock_init(&f->rmw, NULL);
+	pthread_mutex_init(&f->gate, NULL);
+	pthread_cond_init(&f->gate_free, NULL);
 	trace(TRACE_BLOCK, "open '%s' flags 0x%x", a->path, a->flags);
 	return f;
 }
@@ -175,6 +183,8 @@ struct file_layer *file_new_remote(const struct file_protocol *protocol, void *r
 	*f = (struct file_layer){
 		.protocol = protocol, .remote = remote, .fd = -1, .flags = flags, .device = true};
 	pthread_rwlock_init(&f->rmw, NULL);
+	pthread_mutex_init(&f->gate, NULL);
+	pthread_cond_init(&f->gate_free, NULL);
 	return f;
 }
 
@@ -192,6 +202,8 @@ void file_close(struct file_layer *f)
 	else
 		close(f->fd);
 	pthread_rwlock_destroy(&f->rmw);
+	pthread_mutex_destroy(&f->gate);
+	pthread_cond_destroy(&f->gate_free);
 	free(f);
 }
 
@@ -393,6 +405,25 @@ int file_preadv(struct file_layer *f, const struct iovec *iov, int iovcnt, uint6
 	return plain_transfer(f, false, it, len, offset);
 }
 
+/* Shuts out all other writes for a read-modify-write: those that take the lock, and those that go
+ * past it on the descriptor. */
+static void rmw_begin(struct file_layer *f)
+{
+	pthread_rwlock_wrlock(&f->rmw);
+	pthread_mutex_lock(&f->gate);
+	f->rmw_goes_on = true;
+	while (f->straight_writes)
+		pthread_cond_wait(&f->gate_free, &f->gate);
+	pthread_mutex_unlock(&f->gate);
+}
+
+static void rmw_end(struct file_layer *f)
+{
+	pthread_mutex_lock(&f->gate);
+	f->rmw_goes_on = false;
+	pthread_mutex_unlock(&f->gate);
+}
+
 static int write_at(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset,
 		    bool fua)
 {
@@ -411,11 +442,38 @@ static int write_at(struct file_layer *f, const struct iovec *iov, int iovcnt, u
 	if (straight)
 		pthread_rwlock_rdlock(&f->rmw);
 	else
-		pthread_rwlock_wrlock(&f->rmw);
+		rmw_begin(f);
 	int rc = straight ? plain_transfer(f, true, it, len, offset)
 			  : bounce_write(f, it, len, offset);
+	if (!straight)
+		rmw_end(f);
 	pthread_rwlock_unlock(&f->rmw);
 	return rc;
+}
+
+int file_straight_begin(struct file_layer *f, bool write, const struct iovec *iov, int iovcnt,
+			uint64_t offset, uint64_t len)
+{
+	bool ok = !f->protocol && !observer && iovcnt <= STRAIGHT_IOVS && offset_ok(offset, len);
+	if (!ok || (f->direct && !aligned(iov, iovcnt, offset)))
+		return -1;
+	if (!write || !f->direct)
+		return f->fd;
+	pthread_mutex_lock(&f->gate);
+	ok = !f->rmw_goes_on;
+	f->straight_writes += ok;
+	pthread_mutex_unlock(&f->gate);
+	return ok ? f->fd : -1;
+}
+
+void file_straight_end(struct file_layer *f, bool write)
+{
+	if (!write || !f->direct)
+		return;
+	pthread_mutex_lock(&f->gate);
+	if (--f->straight_writes == 0)
+		pthread_cond_signal(&f->gate_free);
+	pthread_mutex_unlock(&f->gate);
 }
 
 int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)

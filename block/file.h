@@ -46,6 +46,11 @@ int file_preadv(struct file_layer *f, const struct iovec *iov, int iovcnt, uint6
 int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
 int file_pread(struct file_layer *f, void *buf, size_t len, uint64_t offset);
 int file_pwrite(struct file_layer *f, const void *buf, size_t len, uint64_t offset);
+/* The descriptor for a transfer that the caller does itself (image_straight_begin()), or -1 where
+ * that would not be the same as file_preadv() or file_pwritev(). */
+int file_straight_begin(struct file_layer *f, bool write, const struct iovec *iov, int iovcnt,
+			uint64_t offset, uint64_t len);
+void file_straight_end(struct file_layer *f, bool write);
 /* As file_pwritev(), and what was written is on stable storage when it returns 0. */
 int file_pwritev_fua(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
 /* Everything written before is on stable storage; nothing is done with IMAGE_NO_FLUSH. */

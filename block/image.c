@@ -328,3 +328,20 @@ int image_run_check(struct image *img, int fix, struct image_check *result, stru
 				 img->path);
 	return img->driver->check(img, fix, result, err);
 }
+
+int image_straight_begin(struct image *img, bool write, const struct iovec *iov, int iovcnt,
+			 uint64_t offset, uint64_t len)
+{
+	if (img->driver != &raw_driver || (img->flags & IMAGE_FILTERS) || !len ||
+	    iov_total(iov, iovcnt) != len || check_range(img, offset, len))
+		return -1;
+	if (write && (!image_writable(img) || (img->flags & IMAGE_WRITETHROUGH) ||
+		      ((img->flags & IMAGE_PROBED) && offset < PROBE_BYTES)))
+		return -1;
+	return file_straight_begin(img->file, write, iov, iovcnt, offset, len);
+}
+
+void image_straight_end(struct image *img, bool write)
+{
+	file_straight_end(img->file, write);
+}

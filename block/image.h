@@ -226,6 +226,14 @@ bool image_writable(const struct image *img);
 /* NULL-terminated list of format names. */
 const char *const *image_formats(void);
 const struct image_driver *image_driver_find(const char *name);
+/*
+ * For the request queue: a transfer that is nothing but the same transfer of a host file may be done
+ * on that file's descriptor, which is returned, or -1. Between begin and end, which any thread may
+ * call, the image stays open.
+ */
+int image_straight_begin(struct image *img, bool write, const struct iovec *iov, int iovcnt,
+			 uint64_t offset, uint64_t len);
+void image_straight_end(struct image *img, bool write);
 /* Puts detect-zeroes and copy-on-read (IMAGE_FILTERS of the flags) over an open image;
  * image_open() does so with its own flags. */
 int image_add_filters(struct image *img, unsigned flags, struct error *err);

@@ -191,9 +191,23 @@ static int limits_read(struct opts *opts, struct throttle_limits *limits, struct
 
 static int aio_mode(struct opts *opts, struct drive_config *config, struct error *err)
 {
-	static const char *const modes[] = {"threads", NULL};
+	static const char *const modes[] = {"threads", "io_uring", "native", NULL};
+	static const enum drive_aio kinds[] = {DRIVE_AIO_THREADS, DRIVE_AIO_URING};
 	int mode = 0;
-	return opts_get_enum(opts, "aio", modes, &mode, err);
+	if (!opts_has(opts, "aio"))
+		return 0;
+	int r = opts_get_enum(opts, "aio", modes, &mode, err);
+	if (r < 0)
+		return r;
+	if (mode == 2 && !(config->image_flags & IMAGE_DIRECT))
+		return error_set(err, EINVAL,
+				 "aio=native was specified, but it requires cache.direct=on");
+	if (mode == 2)
+		return error_set(err, ENOTSUP,
+				 "aio=native (the older Linux AIO) is not built in; use "
+				 "aio=io_uring, which does the same for cache.direct=on and more");
+	config->aio = kinds[mode];
+	return 0;
 }
 
 int drive_options_read(struct opts *opts, struct drive_config *config,

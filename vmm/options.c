@@ -89,6 +89,8 @@ bool options_use_stdio(const struct options *o)
 int options_parse(struct options *o, int argc, char **argv, struct error *err)
 {
 	options_defaults(o);
+	o->argc = argc;
+	o->argv = argv;
 	for (int n = 1; n < argc; n++) {
 		const char *arg = argv[n];
 		if (arg[0] != '-' || !arg[1]) {
@@ -224,6 +226,9 @@ void options_print_version(void)
 #ifdef HAVE_ZSTD
 	printf(", zstd " ZSTD_VERSION_STRING);
 #endif
+#ifdef HAVE_LIBURING
+	printf(", liburing");
+#endif
 #ifdef HAVE_GNUTLS
 	printf(", GnuTLS " GNUTLS_VERSION);
 #endif
@@ -240,6 +245,9 @@ void options_print_version(void)
 	const char *separator = " ";
 #ifndef HAVE_ZSTD
 	printf("%szstd (zstd-compressed qcow2 images)", separator), separator = ", ";
+#endif
+#ifndef HAVE_LIBURING
+	printf("%sliburing (io_uring for disks)", separator), separator = ", ";
 #endif
 #ifndef HAVE_GNUTLS
 	printf("%sGnuTLS (TLS)", separator), separator = ", ";
