@@ -66,7 +66,9 @@ enum drive_error_policy {
 
 /* How transfers reach a raw file; all others run on worker threads in any case. */
 enum drive_aio {
-	DRIVE_AIO_BEST, /* io_uring where there is one */
+	/* What measures better: io_uring with O_DIRECT (where there is one), which then has the whole
+	 * depth at work; threads with the page cache, whose copying they share out among the CPUs. */
+	DRIVE_AIO_BEST,
 	DRIVE_AIO_THREADS,
 	DRIVE_AIO_URING, /* drive_new() fails where there is none */
 };

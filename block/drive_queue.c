@@ -420,8 +420,9 @@ int drive_queue_init(struct drive *drive, const struct drive_config *config, str
 	pthread_mutex_init(&drive->lock, NULL);
 	pthread_cond_init(&drive->progress, NULL);
 	struct error ignored = ERROR_INIT;
-	drive->ring = config->aio != DRIVE_AIO_THREADS &&
-		      ring_start(config->aio == DRIVE_AIO_URING ? err : &ignored) == 0;
+	bool try = config->aio == DRIVE_AIO_URING ||
+		   (config->aio == DRIVE_AIO_BEST && (config->image_flags & IMAGE_DIRECT));
+	drive->ring = try && ring_start(config->aio == DRIVE_AIO_URING ? err : &ignored) == 0;
 	if (config->aio == DRIVE_AIO_URING && !drive->ring)
 		return -err->code;
 	bool limited = config->limits && throttle_enabled(config->limits);

@@ -23,7 +23,8 @@ static const struct {
 	{"amend", img_amend, "[-p] [-q] [-f fmt] [-t cache] [--image-opts] -o options filename",
 	 "changes options of an existing image"},
 	{"bench", img_bench,
-	 "[-c count] [-d depth] [-f fmt] [--flush-interval=n] [--no-drain] [-o offset] "
+	 "[-c count] [-d depth] [-f fmt] [--flush-interval=n] [-i aio] [-n] [--no-drain] "
+	 "[-o offset] "
 	 "[--pattern=n] [-q] [-s size] [-S step] [-t cache] [-w] [-U] [--image-opts] filename",
 	 "measures how fast an image is read or written"},
 	{"check", img_check,
