@@ -133,8 +133,6 @@ struct virtio_type {
 	void (*reset_queue)(struct virtqueue *q);
 	/* The driver has put something into the queue. */
 	void (*serve)(struct virtqueue *q);
-	/* After a state was loaded. May be NULL. */
-	int (*post_load)(struct virtio *v, struct error *err);
 };
 
 struct virtio {

@@ -86,6 +86,7 @@ enum {
 	RANGE_SECTORS_MAX = (1 << 22) - 1, /* just below 2 GiB */
 	MERGE_MAX = 64,                    /* requests joined into one */
 	MERGE_BYTES = 4 << 20,
+	TRANSFER_MAX = 1 << 30, /* no driver asks for as much; a reset would have to wait for it */
 	PCI_DEVICE = 0x1001,
 	CLASS_SCSI = 0x0100,
 };
@@ -276,7 +277,8 @@ static enum status transfer(struct blk_request *req, struct batch *b, enum drive
 {
 	struct virtio_blk *blk = req->blk;
 
-	if (!on_disk(blk, sector, len) || (op == DRIVE_WRITE && !drive_writable(blk->config.drive)))
+	if (len > TRANSFER_MAX || !on_disk(blk, sector, len) ||
+	    (op == DRIVE_WRITE && !drive_writable(blk->config.drive)))
 		return STATUS_IOERR;
 	if (len == 0)
 		return STATUS_OK;

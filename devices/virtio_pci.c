@@ -265,9 +265,8 @@ static int state_post_load(void *opaque, unsigned version, struct error *err)
 	if (v->config_vector >= v->msix.vectors)
 		v->config_vector = MSIX_NO_VECTOR;
 	v->bus_master = load_le16(v->pci.config + PCI_COMMAND) & PCI_COMMAND_MASTER;
-	set_features(v, v->features);
-	int r = v->type->post_load ? v->type->post_load(v, err) : 0;
-	return r;
+	v->features &= v->offered;
+	return 0;
 }
 
 static const struct state_desc virtio_desc = {

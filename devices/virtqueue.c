@@ -33,11 +33,16 @@ enum { USED_FLAGS = 0, USED_IDX = 2, USED_RING = 4, USED_ENTRY = 8 };
 enum { LEGACY_ALIGN = 4096, FIRST_CAPACITY = 8 };
 
 static const struct state_field queue_fields[] = {
-	STATE_UINT(virtqueue, size),	   STATE_UINT(virtqueue, vector),
-	STATE_UINT(virtqueue, enabled),	   STATE_UINT(virtqueue, desc),
-	STATE_UINT(virtqueue, avail),	   STATE_UINT(virtqueue, used),
-	STATE_UINT(virtqueue, last_avail), STATE_UINT(virtqueue, used_idx),
-	STATE_UINT(virtqueue, signalled),  STATE_UINT(virtqueue, signalled_valid),
+	STATE_UINT(virtqueue, size),
+	STATE_UINT(virtqueue, vector),
+	STATE_UINT(virtqueue, enabled),
+	STATE_UINT(virtqueue, desc),
+	STATE_UINT(virtqueue, avail),
+	STATE_UINT(virtqueue, used),
+	STATE_UINT(virtqueue, last_avail),
+	STATE_UINT(virtqueue, used_idx),
+	STATE_UINT(virtqueue, signalled),
+	STATE_UINT(virtqueue, signalled_valid),
 	STATE_END,
 };
 
@@ -168,8 +173,7 @@ void virtqueue_kick(struct virtqueue *q)
 
 void virtqueue_init(struct virtqueue *q, struct virtio *v, unsigned index, unsigned size)
 {
-	*q = (struct virtqueue){
-		.virtio = v, .index = (uint16_t)index, .max_size = (uint16_t)size};
+	*q = (struct virtqueue){.virtio = v, .index = (uint16_t)index, .max_size = (uint16_t)size};
 	loop_call_init(&q->call, serve, q);
 	timer_init(&q->later, v->env->clock, serve, q);
 	virtqueue_reset(q);
@@ -210,9 +214,10 @@ bool virtqueue_empty(const struct virtqueue *q)
 	return !virtqueue_ready(q) || load_index(q->host_avail + AVAIL_IDX) == q->last_avail;
 }
 
-static void announce_avail_event(struct virtqueue *q)
+/* The driver notifies when its index passes this one. */
+static void announce_avail_event(struct virtqueue *q, uint16_t index)
 {
-	__atomic_store_n(avail_event(q), q->last_avail, __ATOMIC_RELAXED);
+	__atomic_store_n(avail_event(q), index, __ATOMIC_RELAXED);
 	/* The index is read after the driver can see that it must notify. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
@@ -223,8 +228,9 @@ void virtqueue_want_notify(struct virtqueue *q, bool on)
 		return;
 	q->quiet = !on;
 	if (event_idx(q)) {
+		/* Its own index, not ours: what it put in before and we left there will not do. */
 		if (on)
-			announce_avail_event(q);
+			announce_avail_event(q, load_index(q->host_avail + AVAIL_IDX));
 		return;
 	}
 	__atomic_store_n((uint16_t *)(q->host_used + USED_FLAGS), on ? 0 : USED_NO_NOTIFY,
@@ -374,7 +380,7 @@ int virtqueue_pop(struct virtqueue *q, struct virtio_chain *chain)
 	q->last_avail++;
 	q->taken++;
 	if (event_idx(q) && !q->quiet)
-		announce_avail_event(q);
+		announce_avail_event(q, q->last_avail);
 	return 1;
 }
 
@@ -442,8 +448,7 @@ static bool wants_interrupt(struct virtqueue *q)
 	q->signalled = new;
 	q->signalled_valid = true;
 	/* 2.7.7.2: has the index passed the event? */
-	return !valid ||
-	       (uint16_t)(new - load_index(used_event(q)) - 1) < (uint16_t)(new - old);
+	return !valid || (uint16_t)(new - load_index(used_event(q)) - 1) < (uint16_t)(new - old);
 }
 
 void virtqueue_signal(struct virtqueue *q)
