@@ -113,9 +113,10 @@ enum {
 	REQ_INIT = 1 << 2,
 	REQ_SIPI = 1 << 3,
 	REQ_KICK = 1 << 4,
-	REQ_FLUSH = 1 << 5, /* TLBs are stale */
-	REQ_SMC = 1 << 6,   /* RAM was written from outside: see code_cache */
-	REQ_TRAP = 1 << 7,  /* TF, a data breakpoint or the like must be looked at after this
+	REQ_FLUSH = 1 << 5,   /* TLBs are stale */
+	REQ_SMC = 1 << 6,     /* RAM was written from outside: see code_cache */
+	REQ_DIFFERS = 1 << 8, /* the lock-step mode found a difference */
+	REQ_TRAP = 1 << 7,    /* TF, a data breakpoint or the like must be looked at after this
 			       instruction */
 };
 
@@ -227,6 +228,8 @@ struct soft_cpu {
 		bool fpu_load;          /* to be made live on the way back into translated code */
 		uint32_t fpu_absent;    /* 0 while live: what translated code looks at */
 		struct jit_fill *fills; /* entries of the tables to be cleared */
+		struct jit_verify *verify; /* lock-step mode, or NULL */
+		bool rehearsing;           /* memory accesses are the journal's: jit_verify.c */
 		unsigned fill_count, fill_room;
 		uint8_t fx[512] __attribute__((aligned(64)));
 	} jit;

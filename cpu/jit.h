@@ -77,6 +77,7 @@ struct jit_link {
 	const uint8_t *stub; /* where it goes while it is not linked */
 	struct jit_code *target;
 	struct jit_link *next; /* of those that lead to `target` */
+	bool unchecked;        /* it leads to `entry` */
 };
 
 struct jit_code {
@@ -218,7 +219,8 @@ void jit_emit_thunks(struct emitter *e, struct jit_thunks *t);
 /* ---- jit_cache.c: code memory, links, lookup ---- */
 struct jit_stats {
 	uint64_t translated, translated_bytes, host_bytes, flushes, dropped;
-	uint64_t enters, callouts[6], interpreted_ends;
+	uint64_t enters, callouts[6];
+	uint64_t verified, unverified; /* pieces of lock-step mode; too long to be rehearsed */
 };
 struct jit_cache {
 	uint8_t *write, *exec; /* two views of the same memory */
@@ -256,6 +258,23 @@ const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *site);
 /* Gives the CPU its tables, and the cache that it shares code memory; if the host cannot do that, the
  * CPU is left to the interpreter and the error says why. */
 int jit_attach(struct soft_cpu *c, struct error *err);
+
+/* ---- jit_verify.c: lock-step mode ---- */
+int jit_verify_new(struct soft_cpu *c, struct error *err);
+void jit_verify_free(struct soft_cpu *c);
+/* Translated code is about to run at `where`, from instruction `index` of `code` on, with the guest's
+ * registers in c->gpr and its flags in c->jit.flags. */
+void jit_verify_begin(struct soft_cpu *c, const struct jit_code *code, unsigned index, uint32_t eip,
+		      const uint8_t *where);
+/* A callout came. NULL: go on with it; else this is where to go on at once, to try the piece again.
+ * A difference is noted for soft_cpu_difference(), and requested attention to (REQ_DIFFERS). */
+const uint8_t *jit_verify_end(struct soft_cpu *c, const struct jit_site *site);
+/* Memory accesses while c->jit.rehearsing; these may not return. */
+void jit_rehearse_load(struct soft_cpu *c, const struct access_piece *p, uint8_t *buf);
+void jit_rehearse_store(struct soft_cpu *c, const struct access_piece *p, const uint8_t *buf);
+_Noreturn void jit_rehearse_device(struct soft_cpu *c);
+/* Whether the instruction may look at the x87, MMX or SSE state (jit_run.c). */
+bool jit_uses_fpu(const struct insn *i);
 
 /* ---- jit_tables.c: the address tables; all do nothing for a CPU without them ---- */
 int jit_tables_new(struct soft_cpu *c, struct error *err);

@@ -102,6 +102,8 @@ int jit_attach(struct soft_cpu *c, struct error *err)
 	if (!cc->jit)
 		return -1;
 	int r = jit_tables_new(c, err);
+	if (r == 0 && c->config.verify)
+		r = jit_verify_new(c, err);
 	if (r < 0)
 		jit_tables_free(c);
 	return r;
@@ -140,6 +142,7 @@ void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct ji
 	if (l->target)
 		return;
 	l->target = to;
+	l->unchecked = target == to->entry;
 	l->next = to->incoming;
 	to->incoming = l;
 	set_rel32(jc, l->patch, target);

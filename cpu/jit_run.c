@@ -74,6 +74,15 @@ static struct jit_code *code_at_next_eip(struct soft_cpu *c)
 	return jit_translate_block(c, b, mode);
 }
 
+/* Everything is ready to run translated code at `where`: tells the lock-step mode. */
+static const uint8_t *start_at(struct soft_cpu *c, const struct jit_code *code, unsigned index,
+			       uint32_t eip, const uint8_t *where)
+{
+	if (unlikely(c->jit.verify != NULL))
+		jit_verify_begin(c, code, index, eip, where);
+	return where;
+}
+
 /* Goes on at next_eip in translated code if that is all there is to do. */
 static const uint8_t *go_on(struct soft_cpu *c)
 {
@@ -86,13 +95,13 @@ static const uint8_t *go_on(struct soft_cpu *c)
 		return NULL;
 	c->jit.current = c->jit.tables[c->cpl == 3];
 	flags_to_host(c);
-	return code->entry;
+	return start_at(c, code, 0, code->eip, code->entry);
 }
 
 /* ---- Callouts ---- */
 
 /* x87, MMX and SSE instructions and what else may look at their state. */
-static bool uses_fpu(const struct insn *i)
+bool jit_uses_fpu(const struct insn *i)
 {
 	unsigned op = i->opcode;
 
@@ -115,7 +124,7 @@ static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
 	c->block_eip = s->code->eip;
 	c->block_end = i + 1;
 	jit_fpu_note(c, s);
-	if (c->jit.fpu == JIT_FPU_IMAGE && uses_fpu(i))
+	if (c->jit.fpu == JIT_FPU_IMAGE && jit_uses_fpu(i))
 		jit_fpu_home(c);
 	i->exec(c, i);
 	c->block = NULL;
@@ -124,7 +133,7 @@ static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
 		    !(s->needs_fpu && !jit_fpu_may_load(c))) {
 			c->jit.fpu_load = s->needs_fpu;
 			flags_to_host(c);
-			return s->resume;
+			return start_at(c, s->code, s->index + 1u, s->eip + i->len, s->resume);
 		}
 		c->instructions -= rest;
 		return NULL;
@@ -148,7 +157,7 @@ static const uint8_t *follow_link(struct soft_cpu *c, const struct jit_site *s)
 	if (flushes == c->code->jit->stats.flushes)
 		jit_link(c->code->jit, from, s->index, to);
 	flags_to_host(c);
-	return to->entry;
+	return start_at(c, to, 0, to->eip, to->entry);
 }
 
 static const uint8_t *follow_jump(struct soft_cpu *c)
@@ -166,12 +175,17 @@ static const uint8_t *follow_jump(struct soft_cpu *c)
 	((uint64_t *)(tables + JIT_JUMP_TAG))[index] = -((uint64_t)to->eip + to->mode);
 	((const uint8_t **)(tables + JIT_JUMP_CODE))[index] = to->indirect;
 	flags_to_host(c);
-	return to->entry;
+	return start_at(c, to, 0, to->eip, to->entry);
 }
 
 const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *s)
 {
 	c->jit.fpu_load = false;
+	if (unlikely(c->jit.verify != NULL)) {
+		const uint8_t *again = jit_verify_end(c, s);
+		if (again)
+			return again;
+	}
 	c->instructions = c->jit.origin + (uint64_t)c->jit.count;
 	c->code->jit->stats.callouts[s->kind]++;
 	flags_from_host(c);
@@ -182,7 +196,7 @@ const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *s)
 	case JIT_SITE_FPU:
 		if (jit_fpu_may_load(c)) {
 			c->jit.fpu_load = true;
-			return s->resume;
+			return start_at(c, s->code, s->index, s->eip, s->resume);
 		}
 		return interpret(c, s);
 	case JIT_SITE_REMAPPED: c->next_eip = s->eip; return go_on(c);
@@ -225,7 +239,7 @@ bool jit_run(struct soft_cpu *c, struct code_block *b)
 	c->jit.current = c->jit.tables[c->cpl == 3];
 	flags_to_host(c);
 	jc->stats.enters++;
-	jc->thunks.enter(c, code->entry);
+	jc->thunks.enter(c, start_at(c, code, 0, code->eip, code->entry));
 	jit_fpu_home(c);
 	return true;
 }

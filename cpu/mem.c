@@ -11,6 +11,8 @@
 
 void machine_enter(struct soft_cpu *c)
 {
+	if (unlikely(c->jit.rehearsing))
+		jit_rehearse_device(c);
 	if (c->config.lock)
 		c->config.lock(c->config.opaque);
 	current_cpu = (int)c->config.index;
@@ -108,7 +110,7 @@ static unsigned required_alignment(unsigned len)
 
 static void check_alignment(struct soft_cpu *c, uint32_t linear, unsigned len)
 {
-	if (c->tlb != c->page_tlb && linear & (required_alignment(len) - 1))
+	if (c->tlb != c->page_tlb && !c->jit.rehearsing && linear & (required_alignment(len) - 1))
 		cpu_raise_error(c, EXC_AC, 0);
 }
 
@@ -163,6 +165,10 @@ static unsigned mmio_size(uint64_t gpa, unsigned left)
 
 static void piece_read(struct soft_cpu *c, const struct access_piece *p, uint8_t *buf)
 {
+	if (unlikely(c->jit.rehearsing)) {
+		jit_rehearse_load(c, p, buf);
+		return;
+	}
 	if (p->host) {
 		memcpy(buf, p->host, p->len);
 		return;
@@ -177,6 +183,10 @@ static void piece_read(struct soft_cpu *c, const struct access_piece *p, uint8_t
 
 static void piece_write(struct soft_cpu *c, const struct access_piece *p, const uint8_t *buf)
 {
+	if (unlikely(c->jit.rehearsing)) {
+		jit_rehearse_store(c, p, buf);
+		return;
+	}
 	if (p->host) {
 		/* In one move where the size allows it: another thread may look. */
 		if (p->len == 4)

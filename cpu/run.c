@@ -288,6 +288,10 @@ static enum what_next attention(struct soft_cpu *c, enum soft_exit *exit)
 	}
 	if (requests & REQ_TRAP)
 		atomic_fetch_and(&c->requests, ~(uint32_t)REQ_TRAP);
+	if (requests & REQ_DIFFERS) {
+		*exit = SOFT_DIFFERS;
+		return LEAVE;
+	}
 	if (requests & REQ_KICK) {
 		atomic_fetch_and(&c->requests, ~(uint32_t)REQ_KICK);
 		*exit = SOFT_KICKED;

@@ -74,6 +74,8 @@ struct soft_cpu *soft_cpu_new(const struct soft_cpu_config *config, struct error
 	return c;
 fail:
 	jit_tables_free(c);
+	jit_verify_free(c);
+	code_detach(c);
 	free(c->single);
 	free(c);
 	return NULL;
@@ -84,6 +86,7 @@ void soft_cpu_free(struct soft_cpu *c)
 	if (!c)
 		return;
 	jit_tables_free(c);
+	jit_verify_free(c);
 	code_detach(c);
 	free(c->single);
 	free(c);

@@ -33,6 +33,8 @@ enum engine_event {
 	ENGINE_INTERNAL_ERROR, /* the engine cannot go on; `detail` is a full report (registers,
 				  bytes at EIP) */
 	ENGINE_BREAKPOINT,     /* a debugger's breakpoint or step */
+	ENGINE_DIFFERENCE,     /* verify: the translator is wrong; `detail` says where. The machine
+				  ends with exit status 1 */
 };
 
 struct engine_config {

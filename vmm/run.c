@@ -320,6 +320,10 @@ void machine_engine_event(void *opaque, unsigned cpu, enum engine_event event, c
 		snprintf(m->internal_error, sizeof(m->internal_error), "%s", detail);
 		loop_call_schedule(m->loop, &m->request);
 		break;
+	case ENGINE_DIFFERENCE:
+		report("%s", detail);
+		machine_request_quit(m, 1, CAUSE_HOST_ERROR);
+		break;
 	case ENGINE_BREAKPOINT: break;
 	}
 }

@@ -158,13 +158,21 @@ static bool wait_for_work(struct soft_engine *s)
 	return go_on;
 }
 
-static void tell_machine(struct soft_engine *s, unsigned index, enum engine_event event)
+static void tell_machine(struct soft_engine *s, unsigned index, enum engine_event event,
+			 const char *detail)
 {
 	const struct engine_config *config = &s->base.config;
 	loop_lock(config->loop);
 	if (config->event)
-		config->event(config->opaque, index, event, NULL);
+		config->event(config->opaque, index, event, detail);
 	loop_unlock(config->loop);
+}
+
+static void stop_vcpu(struct soft_engine *s, unsigned index, enum engine_event event,
+		      const char *detail)
+{
+	atomic_store(&s->vcpu[index].stopped, true);
+	tell_machine(s, index, event, detail);
 }
 
 static void run_slice(struct soft_engine *s, unsigned index, uint64_t budget)
@@ -180,10 +188,13 @@ static void run_slice(struct soft_engine *s, unsigned index, uint64_t budget)
 
 	atomic_fetch_add(&s->busy_ns, monotonic_ns() - start);
 	atomic_fetch_add(&s->instructions, soft_cpu_instructions(v->cpu) - before);
-	if (why == SOFT_TRIPLE_FAULT || why == SOFT_BREAKPOINT) {
-		atomic_store(&v->stopped, true);
-		tell_machine(s, index,
-			     why == SOFT_BREAKPOINT ? ENGINE_BREAKPOINT : ENGINE_TRIPLE_FAULT);
+	switch (why) {
+	case SOFT_TRIPLE_FAULT: stop_vcpu(s, index, ENGINE_TRIPLE_FAULT, NULL); break;
+	case SOFT_BREAKPOINT: stop_vcpu(s, index, ENGINE_BREAKPOINT, NULL); break;
+	case SOFT_DIFFERS:
+		stop_vcpu(s, index, ENGINE_DIFFERENCE, soft_cpu_difference(v->cpu));
+		break;
+	default: break;
 	}
 }
 
