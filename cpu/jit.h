@@ -174,6 +174,9 @@ bool jit_int_insn(struct jit *j, const struct insn *i);  /* jit_int.c */
 bool jit_flow_insn(struct jit *j, const struct insn *i); /* jit_flow.c: control transfers, stack */
 /* Ends the block with a jump to an EIP, as exit `link` of two. */
 void jit_exit_to(struct jit *j, unsigned link, uint32_t target);
+/* Pushes the low `size` bytes of soft_cpu.jit.scratch. */
+void jit_push_scratch(struct jit *j, unsigned size);
+bool jit_system_insn(struct jit *j, const struct insn *i); /* jit_system.c */
 bool jit_x87_insn(struct jit *j, const struct insn *i);  /* jit_x87.c */
 bool jit_simd_insn(struct jit *j, const struct insn *i); /* jit_simd.c: MMX, SSE */
 /* LDMXCSR, which looks at its operand as FLDCW does (jit_x87.c). */

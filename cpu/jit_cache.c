@@ -284,8 +284,9 @@ static void translate_insn(struct jit *j, const struct insn *i)
 	j->interpreter = NULL;
 	j->interpret_site = NULL;
 	jit_flush_pending(j, false);
-	if (i->exec == op_undefined || !(jit_int_insn(j, i) || jit_flow_insn(j, i) ||
-					 jit_x87_insn(j, i) || jit_simd_insn(j, i)))
+	if (i->exec == op_undefined ||
+	    !(jit_int_insn(j, i) || jit_flow_insn(j, i) || jit_system_insn(j, i) ||
+	      jit_x87_insn(j, i) || jit_simd_insn(j, i)))
 		jit_interpret(j);
 	if (j->interpret_site)
 		j->interpret_site->resume = emit_exec(&j->hot);

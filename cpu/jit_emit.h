@@ -188,6 +188,13 @@ static inline void emit_rorx32(struct emitter *e, int to, int from, unsigned cou
 	emit8(e, 0xC0 | (unsigned)(to & 7) << 3 | (unsigned)(from & 7));
 	emit8(e, count);
 }
+/* The bits of `from` under `mask`, side by side. */
+static inline void emit_pext32(struct emitter *e, int to, int from, int mask)
+{
+	emit_vex3(e, to, mask, 2, false, (unsigned)from, 2);
+	emit8(e, 0xF5);
+	emit8(e, 0xC0 | (unsigned)(to & 7) << 3 | (unsigned)(mask & 7));
+}
 enum shift_by_reg { EMIT_SHLX = 1, EMIT_SARX = 2, EMIT_SHRX = 3 }; /* the VEX pp field */
 static inline void emit_shift(struct emitter *e, enum shift_by_reg kind, bool w, int to, int from,
 			      int count)

@@ -129,6 +129,15 @@ static bool pop_reg(struct jit *j, const struct insn *i)
 	return true;
 }
 
+void jit_push_scratch(struct jit *j, unsigned size)
+{
+	int to = stack_operand(j, -(int)size, size, MEM_WRITE);
+
+	emit_rm(&j->hot, OP_LOAD, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(&j->hot, OP_STORE | (size == 2 ? EMIT_66 : 0), R9, to, RCX, 0, 0);
+	add_sp(j, -(int)size);
+}
+
 /* PUSH rm: memory is read to soft_cpu.jit.scratch first. */
 static bool push_rm(struct jit *j, const struct insn *i)
 {
@@ -137,10 +146,7 @@ static bool push_rm(struct jit *j, const struct insn *i)
 	int from = jit_operand(j, 4, MEM_READ, false, false);
 	emit_rm(&j->hot, OP_LOAD, R9, from, RCX, 0, 0);
 	emit_rm(&j->hot, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
-	int to = stack_operand(j, -4, 4, MEM_WRITE);
-	emit_rm(&j->hot, OP_LOAD, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
-	emit_rm(&j->hot, OP_STORE, R9, to, RCX, 0, 0);
-	add_sp(j, -4);
+	jit_push_scratch(j, 4);
 	return true;
 }
 

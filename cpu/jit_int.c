@@ -12,7 +12,6 @@
  */
 #include "cpu/jit.h"
 #include "cpu/ops.h"
-#include <stddef.h>
 
 enum { OP_LOAD = 0x8B, OP_STORE = 0x89, GUEST_CL = 1, GUEST_CH = 5, FIRST_HIGH = 4 };
 
@@ -409,21 +408,6 @@ static bool cmpxchg8b(struct jit *j, const struct insn *i)
 	return true;
 }
 
-/* CLD STD: bit 10 of the EFLAGS word in soft_cpu, without touching the others. */
-static void set_df(struct jit *j, bool on)
-{
-	enum { AFTER_DF = 11, WORD = 32 };
-	struct emitter *e = &j->hot;
-	int32_t eflags = (int32_t)offsetof(struct soft_cpu, eflags);
-
-	emit_rm(e, OP_LOAD, RCX, R14, HOST_NONE, 0, eflags);
-	/* To the top, shifted out as the new bit is shifted in at the bottom, and back. */
-	emit_rorx32(e, RCX, RCX, AFTER_DF);
-	emit_lea32(e, RCX, RCX, RCX, 0, on);
-	emit_rorx32(e, RCX, RCX, WORD - AFTER_DF + 1);
-	emit_rm(e, OP_STORE, RCX, R14, HOST_NONE, 0, eflags);
-}
-
 /* Instructions without operands that are the same on the host. */
 static bool same(struct jit *j, const struct insn *i)
 {
@@ -493,8 +477,6 @@ static bool one_byte(struct jit *j, const struct insn *i)
 	case 0xD0 ... 0xD3: return shift(j, i);
 	case 0xF6:
 	case 0xF7: return group3(j, i);
-	case 0xFC:
-	case 0xFD: set_df(j, op == 0xFD); return true;
 	case 0xFE:
 	case 0xFF: /* INC DEC rm */
 		if (i->reg > 1)

@@ -39,6 +39,14 @@ static struct jit_code *find_code(const struct code_block *b, uint32_t eip, uint
 	return NULL;
 }
 
+/* Whether the block has run often enough to be worth translating. */
+static bool is_warm(const struct soft_cpu *c, const struct code_block *b)
+{
+	unsigned after = c->config.jit_after ? c->config.jit_after - 1 : BLOCK_WARM;
+
+	return b->runs >= (after < BLOCK_NEVER ? after : BLOCK_NEVER - 1);
+}
+
 /* Whether nothing but running on is to be done. */
 static bool may_go_on(const struct soft_cpu *c)
 {
@@ -67,9 +75,7 @@ static struct jit_code *code_at_next_eip(struct soft_cpu *c)
 	code = find_code(b, c->next_eip, mode);
 	if (code)
 		return code;
-	if (b->runs < BLOCK_WARM)
-		return NULL;
-	if (b->runs == BLOCK_NEVER)
+	if (!is_warm(c, b) || b->runs == BLOCK_NEVER)
 		return NULL;
 	return jit_translate_block(c, b, mode);
 }
@@ -124,8 +130,6 @@ static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
 	c->block_eip = s->code->eip;
 	c->block_end = i + 1;
 	jit_fpu_note(c, s);
-	if (c->jit.fpu == JIT_FPU_IMAGE && jit_uses_fpu(i))
-		jit_fpu_home(c);
 	i->exec(c, i);
 	c->block = NULL;
 	if (rest) {
@@ -138,8 +142,9 @@ static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
 		c->instructions -= rest;
 		return NULL;
 	}
-	if (!c->block_end)
-		return NULL;
+	/* After STI nothing must be held back if nothing waits. */
+	if (c->interrupt_shadow == SHADOW_STI && !c->requests)
+		c->interrupt_shadow = SHADOW_NONE;
 	return go_on(c);
 }
 
@@ -220,7 +225,7 @@ bool jit_run(struct soft_cpu *c, struct code_block *b)
 		return false;
 	code = find_code(b, c->next_eip, mode);
 	if (!code) {
-		if (b->runs < BLOCK_WARM) {
+		if (!is_warm(c, b)) {
 			b->runs++;
 			return false;
 		}
@@ -240,6 +245,5 @@ bool jit_run(struct soft_cpu *c, struct code_block *b)
 	flags_to_host(c);
 	jc->stats.enters++;
 	jc->thunks.enter(c, start_at(c, code, 0, code->eip, code->entry));
-	jit_fpu_home(c);
 	return true;
 }

@@ -132,6 +132,23 @@ ALWAYS_INLINE void stos_one(struct soft_cpu *c, const struct insn *i, unsigned s
 	index_add(c, i, R_EDI, step(c, size));
 }
 
+/* Fills `len` bytes, a multiple of `size`, with the item `v`. */
+static void fill(uint8_t *dst, uint32_t v, uint32_t len, unsigned size)
+{
+	uint64_t pattern =
+		size == 4 ? v * UINT64_C(0x100000001) : (uint16_t)v * UINT64_C(0x1000100010001);
+	uint32_t n = 0;
+
+	if (size == 1) {
+		memset(dst, (int)v, len);
+		return;
+	}
+	for (; n + sizeof(pattern) <= len; n += sizeof(pattern))
+		store_le64(dst + n, pattern);
+	for (; n < len; n += size)
+		store_le(dst + n, v, size);
+}
+
 static uint32_t stos_run(struct soft_cpu *c, const struct insn *i, uint32_t count, unsigned size)
 {
 	uint32_t di = index_get(c, i, R_EDI), len = cut_run(i, di, count, size);
@@ -140,11 +157,7 @@ static uint32_t stos_run(struct soft_cpu *c, const struct insn *i, uint32_t coun
 	if (!dst)
 		return 0;
 	len -= len % size;
-	if (size == 1)
-		memset(dst, (int)c->gpr[R_EAX], len);
-	else
-		for (uint32_t n = 0; n < len; n += size)
-			store_le(dst + n, c->gpr[R_EAX], size);
+	fill(dst, c->gpr[R_EAX], len, size);
 	index_add(c, i, R_EDI, len);
 	return len / size;
 }
@@ -197,8 +210,71 @@ ALWAYS_INLINE void lods_shape(struct soft_cpu *c, const struct insn *i, unsigned
 	rep_leave(c, left);
 }
 
+/* ---- CMPS, SCAS ---- */
+ALWAYS_INLINE uint32_t item(const uint8_t *p, uint32_t n, unsigned size)
+{
+	return size == 1 ? p[n] : size == 2 ? load_le16(p + 2 * n) : load_le32(p + 4 * n);
+}
+
+/* How many of `count` items of a and b are equal before the first that is not. */
+static uint32_t equal_items(const uint8_t *a, const uint8_t *b, uint32_t count, unsigned size)
+{
+	uint32_t len = count * size, n = 0;
+
+	for (; n + 8 <= len; n += 8) {
+		uint64_t differ = load_le64(a + n) ^ load_le64(b + n);
+		if (differ)
+			return (n + (uint32_t)__builtin_ctzll(differ) / 8) / size;
+	}
+	while (n < len && a[n] == b[n])
+		n++;
+	return n / size;
+}
+
 /*
- * ---- CMPS, SCAS ----
+ * Compares as many of `left` iterations as lie in one page of each operand, up to the one that ends
+ * the instruction. Returns how many were made, that last one included; 0 if one by one is needed.
+ * a and b become the last items.
+ */
+ALWAYS_INLINE uint32_t compare_run(struct soft_cpu *c, const struct insn *i, bool scas,
+				   unsigned size, uint32_t left, uint32_t *a, uint32_t *b)
+{
+	uint32_t si = index_get(c, i, R_ESI), di = index_get(c, i, R_EDI), n = 0, count;
+	uint32_t len = cut_run(i, di, left, size), eax = get_reg(c, R_EAX, size);
+	const uint8_t *src = NULL, *dst;
+
+	if (!scas) {
+		uint32_t room = cut_run(i, si, left, size);
+		if (room < len)
+			len = room;
+		src = mem_run(c, i->seg, si, &len, MEM_READ);
+		if (!src)
+			return 0;
+	}
+	dst = mem_run(c, S_ES, di, &len, MEM_READ);
+	count = len / size;
+	if (!dst || !count)
+		return 0;
+	if (!scas && i->rep == REP_E) {
+		n = equal_items(src, dst, count, size);
+	} else if (scas && i->rep == REP_NE && size == 1) {
+		const uint8_t *found = memchr(dst, (int)eax, count);
+		n = found ? (uint32_t)(found - dst) : count;
+	} else {
+		bool stop_at_equal = i->rep == REP_NE;
+		while (n < count &&
+		       ((scas ? eax : item(src, n, size)) == item(dst, n, size)) != stop_at_equal)
+			n++;
+	}
+	/* The iteration that ends it is one, too. */
+	if (n < count)
+		n++;
+	*a = scas ? eax : item(src, n - 1, size);
+	*b = item(dst, n - 1, size);
+	return n;
+}
+
+/*
  * The flags are set when the instruction leaves, so that a fault in a later iteration finds them as
  * they were (SDM vol. 2B, REP: "EFLAGS is restored to the state prior to the execution of the
  * instruction").
@@ -211,6 +287,25 @@ ALWAYS_INLINE void compare_loop(struct soft_cpu *c, const struct insn *i, bool s
 	bool any = false;
 
 	while (left && slice) {
+		uint32_t done = 0;
+		if (repeat && slice > 1 && !(c->eflags & FL_DF))
+			done = compare_run(c, i, scas, size, left, &a, &b);
+		if (done) {
+			if (!scas)
+				index_add(c, i, R_ESI, done * size);
+			index_add(c, i, R_EDI, done * size);
+			any = true;
+			left -= done;
+			slice--;
+			count_down(c, i, done);
+			if ((a == b) != (i->rep == REP_E)) {
+				left = 0;
+				break;
+			}
+			if (c->block_end == NULL || c->requests)
+				break;
+			continue;
+		}
 		/* Processors access the operand at (E)DI first. */
 		b = load(c, S_ES, index_get(c, i, R_EDI), size);
 		a = scas ? get_reg(c, R_EAX, size) : load(c, i->seg, index_get(c, i, R_ESI), size);

@@ -407,7 +407,6 @@ enum soft_exit soft_cpu_run(struct soft_cpu *c, uint64_t budget)
 	c->last_block = NULL;
 	if (setjmp(c->fault_env)) {
 		c->last_block = NULL;
-		jit_fpu_home(c);
 		take_fault(c);
 	}
 	return run_loop(c);

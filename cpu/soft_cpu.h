@@ -47,8 +47,8 @@ struct soft_cpu_config {
 	/* The translator. All CPUs on the same memory have the same. */
 	bool jit;           /* false: the interpreter alone */
 	size_t code_size;   /* bytes of translated code that are kept; 0: SOFT_CODE_SIZE */
-	unsigned jit_after; /* a block is translated when it has run so often; 0: the translator's
-			       own choice */
+	unsigned jit_after; /* which run of a block is the first to be translated: 1, 2, ...; 0: the
+			       translator's own choice */
 	unsigned verify;    /* each so many-th entry into translated code is checked against the
 			       interpreter: SOFT_DIFFERS; 0: none */
 	bool perf_map;      /* symbols of translated code into /tmp/perf-PID.map, for perf(1) */
