@@ -51,6 +51,18 @@ int image_chain_status(struct image *img, const struct image *base, uint64_t off
 	return status;
 }
 
+int image_bitmap_edit(struct image *img, const struct image_bitmap_edit *edit, struct error *err)
+{
+	if (!image_writable(img))
+		return error_set(err, EPERM,
+				 "cannot change bitmaps of '%s': it is opened read-only",
+				 img->path);
+	if (!img->driver->bitmap_edit)
+		return error_set(err, ENOTSUP, "'%s': format '%s' has no bitmaps", img->path,
+				 img->driver->name);
+	return img->driver->bitmap_edit(img, edit, err);
+}
+
 int image_bitmap_open(struct image *img, const char *name, struct error *err)
 {
 	if (!img->driver->bitmap_open)

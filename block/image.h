@@ -99,6 +99,24 @@ struct image_measure {
 };
 enum { IMAGE_FIX_LEAKS = 1, IMAGE_FIX_ERRORS = 2 };
 
+enum image_bitmap_op {
+	BITMAP_ADD,
+	BITMAP_REMOVE,
+	BITMAP_CLEAR,
+	BITMAP_ENABLE,
+	BITMAP_DISABLE,
+	BITMAP_MERGE,
+};
+
+/* A change of the persistent dirty bitmaps of an image that is open for writing. */
+struct image_bitmap_edit {
+	enum image_bitmap_op op;
+	const char *name;
+	uint64_t granularity; /* ADD: bytes a bit; 0: what suits the image */
+	struct image *source; /* MERGE: what is dirty in this bitmap becomes dirty here too */
+	const char *source_name;
+};
+
 /* A driver. Functions that a format cannot do are NULL; the wrappers below then return -ENOTSUP or
  * do the generic thing. */
 struct image_driver {
@@ -141,6 +159,8 @@ struct image_driver {
 	/* Makes the persistent dirty bitmap `name` ready for bitmap_status(). -ENOENT with a
 	 * sentence if there is none. Before other threads use the image. */
 	int (*bitmap_open)(struct image *img, const char *name, struct error *err);
+	int (*bitmap_edit)(struct image *img, const struct image_bitmap_edit *edit,
+			   struct error *err);
 	/* Whether the bitmap says that the range at `offset` is dirty: 1, 0 or -errno; *count
 	 * becomes how many bytes (1..len) that holds for. */
 	int (*bitmap_status)(struct image *img, const char *name, uint64_t offset, uint64_t len,
@@ -207,6 +227,8 @@ int image_chain_status(struct image *img, const struct image *base, uint64_t off
 /* Persistent dirty bitmaps of this layer, as struct image_driver has it; -ENOENT from the first
  * where the format has none. Bits that writes set are seen at once. */
 int image_bitmap_open(struct image *img, const char *name, struct error *err);
+/* -ENOTSUP where the format has no bitmaps. */
+int image_bitmap_edit(struct image *img, const struct image_bitmap_edit *edit, struct error *err);
 int image_bitmap_status(struct image *img, const char *name, uint64_t offset, uint64_t len,
 			uint64_t *count);
 /* Opens `path` and its chain for a commit: the image itself and *base, its backing image or the one

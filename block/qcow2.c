@@ -365,6 +365,7 @@ const struct image_driver qcow2_driver = {
 	.snapshot_delete = qcow2_snapshot_delete,
 	.snapshot_load = qcow2_snapshot_load,
 	.bitmap_open = qcow2_bitmap_open,
+	.bitmap_edit = qcow2_bitmap_edit,
 	.bitmap_status = qcow2_bitmap_status,
 	.change_backing = qcow2_change_backing,
 	.make_empty = qcow2_make_empty,

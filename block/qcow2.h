@@ -393,6 +393,8 @@ void qcow2_count_bitmaps(struct qcow2 *q,
 				       const char *what),
 			 void *opaque);
 void qcow2_info_bitmaps(struct qcow2 *q, struct image_info *info);
+/* qcow2_bitmap_edit.c */
+int qcow2_bitmap_edit(struct image *img, const struct image_bitmap_edit *edit, struct error *err);
 int qcow2_bitmap_open(struct image *img, const char *name, struct error *err);
 int qcow2_bitmap_status(struct image *img, const char *name, uint64_t offset, uint64_t len,
 			uint64_t *count);

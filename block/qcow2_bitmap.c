@@ -12,43 +12,9 @@
  *   table       for each cluster of bits: its offset, or 0 / 1 for all zeroes / all ones
  *   bits        lowest bit of the first byte first, one for 2^granularity bytes of the disk
  */
-#include "block/qcow2.h"
+#include "block/qcow2_bitmap.h"
 #include <inttypes.h>
 #include <string.h>
-
-enum {
-	DIR_ENTRY = 24,
-	MAX_BITMAPS = 65535,
-	MAX_DIRECTORY = 64 << 20,
-	MAX_TABLE_ENTRIES = 1 << 22,
-	MAX_BITS = 256 << 20, /* bytes of one bitmap that is kept in memory */
-	MIN_GRANULARITY = 9,
-	MAX_GRANULARITY = 31,
-	TYPE_DIRTY = 1,
-	FLAG_IN_USE = 1,
-	FLAG_AUTO = 2,
-};
-
-#define TABLE_OFFSET   UINT64_C(0x00fffffffffffe00)
-#define TABLE_ALL_ONES UINT64_C(1)
-
-struct bitmap {
-	char *name;
-	uint64_t table_offset, flags_at; /* the latter: where its flags lie in the file */
-	uint32_t table_size, flags;
-	uint8_t type, granularity;
-	uint64_t *table; /* host byte order */
-	uint8_t *bits;   /* of an enabled one while the image is open for writing, else NULL */
-	uint8_t *copy;   /* what others were opened with (qcow2_bitmap_open()), or NULL */
-	bool changed;
-};
-
-struct qcow2_bitmaps {
-	struct bitmap *list;
-	uint32_t count;
-	uint64_t dir_offset, dir_size;
-	pthread_mutex_t lock; /* the bits */
-};
 
 void qcow2_free_bitmaps(struct qcow2 *q)
 {
@@ -67,7 +33,7 @@ void qcow2_free_bitmaps(struct qcow2 *q)
 	q->bitmaps = NULL;
 }
 
-static uint64_t bytes_of(const struct qcow2 *q, const struct bitmap *m)
+uint64_t qcow2_bitmap_bytes(const struct qcow2 *q, const struct bitmap *m)
 {
 	return div_round_up(div_round_up(q->h.size, UINT64_C(1) << m->granularity), 8);
 }
@@ -84,7 +50,8 @@ static uint64_t parse_entry(const struct qcow2 *q, struct bitmap *m, const uint8
 			     .table_size = load_be32(p + 8),
 			     .flags = load_be32(p + 12),
 			     .type = p[16],
-			     .granularity = p[17]};
+			     .granularity = p[17],
+			     .has_extra = extra != 0};
 	if (len > room || m->table_size > MAX_TABLE_ENTRIES || !m->table_offset ||
 	    m->table_offset & (q->cluster_size - 1) ||
 	    !range_in(m->table_offset, (uint64_t)m->table_size * 8, MAX_HOST_OFFSET))
@@ -143,14 +110,14 @@ int qcow2_load_bitmaps(struct qcow2 *q, struct error *err)
 /* The bits of one table entry: where they are in memory, and how many bytes. */
 static uint8_t *chunk(const struct qcow2 *q, const struct bitmap *m, uint32_t i, uint64_t *len)
 {
-	uint64_t at = (uint64_t)i << q->h.cluster_bits, total = bytes_of(q, m);
+	uint64_t at = (uint64_t)i << q->h.cluster_bits, total = qcow2_bitmap_bytes(q, m);
 	*len = at >= total ? 0 : total - at < q->cluster_size ? total - at : q->cluster_size;
 	return m->bits + at;
 }
 
-static int read_bits(struct qcow2 *q, struct bitmap *m)
+int qcow2_bitmap_read(struct qcow2 *q, struct bitmap *m)
 {
-	uint64_t total = bytes_of(q, m);
+	uint64_t total = qcow2_bitmap_bytes(q, m);
 	if (m->type != TYPE_DIRTY || m->granularity < MIN_GRANULARITY ||
 	    m->granularity > MAX_GRANULARITY || total > MAX_BITS ||
 	    m->table_size != qcow2_clusters(q, total))
@@ -174,7 +141,7 @@ static int read_bits(struct qcow2 *q, struct bitmap *m)
 	return rc;
 }
 
-static int write_flags(struct qcow2 *q, const struct bitmap *m)
+int qcow2_bitmap_write_flags(struct qcow2 *q, const struct bitmap *m)
 {
 	uint8_t b[4];
 	store_be32(b, m->flags);
@@ -199,12 +166,12 @@ int qcow2_start_bitmaps(struct qcow2 *q)
 		if (!(m->flags & FLAG_AUTO) || (m->flags & FLAG_IN_USE))
 			continue;
 		/* One that cannot be kept up to date stays marked as in use for ever. */
-		if (read_bits(q, m))
+		if (qcow2_bitmap_read(q, m))
 			warn("bitmap '%s' of '%s' cannot be kept up to date and becomes "
 			     "inconsistent",
 			     m->name, q->img->path);
 		m->flags |= FLAG_IN_USE;
-		rc = write_flags(q, m);
+		rc = qcow2_bitmap_write_flags(q, m);
 		any = true;
 	}
 	return rc || !any ? rc : file_flush(q->img->file);
@@ -228,8 +195,7 @@ void qcow2_mark_bitmaps(struct qcow2 *q, uint64_t offset, uint64_t len)
 	pthread_mutex_unlock(&b->lock);
 }
 
-/* The bits, then the table, in place: until the flag is cleared nobody trusts them. */
-static int store(struct qcow2 *q, struct bitmap *m)
+int qcow2_bitmap_store(struct qcow2 *q, struct bitmap *m)
 {
 	int rc = 0;
 	for (uint32_t i = 0; i < m->table_size && !rc; i++) {
@@ -272,10 +238,10 @@ int qcow2_store_bitmaps(struct qcow2 *q)
 		struct bitmap *m = &b->list[i];
 		if (!m->bits)
 			continue;
-		int rc = m->changed ? store(q, m) : 0;
+		int rc = m->changed ? qcow2_bitmap_store(q, m) : 0;
 		if (!rc) {
 			m->flags &= ~(uint32_t)FLAG_IN_USE;
-			rc = write_flags(q, m);
+			rc = qcow2_bitmap_write_flags(q, m);
 			any = true;
 		}
 		first = first ? first : rc;
@@ -320,7 +286,7 @@ void qcow2_info_bitmaps(struct qcow2 *q, struct image_info *info)
 	}
 }
 
-static struct bitmap *find_bitmap(struct qcow2 *q, const char *name)
+struct bitmap *qcow2_bitmap_find(struct qcow2 *q, const char *name)
 {
 	struct qcow2_bitmaps *b = q->bitmaps;
 	for (uint32_t i = 0; b && i < b->count; i++)
@@ -332,7 +298,7 @@ static struct bitmap *find_bitmap(struct qcow2 *q, const char *name)
 int qcow2_bitmap_open(struct image *img, const char *name, struct error *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	struct bitmap *m = find_bitmap(q, name);
+	struct bitmap *m = qcow2_bitmap_find(q, name);
 	if (!m)
 		return error_set(err, ENOENT, "'%s' has no bitmap '%s'", img->path, name);
 	if (m->bits || m->copy)
@@ -342,7 +308,7 @@ int qcow2_bitmap_open(struct image *img, const char *name, struct error *err)
 				 "bitmap '%s' of '%s' is inconsistent: it was in use when its "
 				 "writer ended",
 				 name, img->path);
-	int rc = read_bits(q, m);
+	int rc = qcow2_bitmap_read(q, m);
 	if (rc)
 		return error_errno(err, -rc, "cannot read bitmap '%s' of '%s'", name, img->path);
 	m->copy = m->bits;
@@ -354,7 +320,7 @@ int qcow2_bitmap_status(struct image *img, const char *name, uint64_t offset, ui
 			uint64_t *count)
 {
 	struct qcow2 *q = qcow2_of(img);
-	struct bitmap *m = find_bitmap(q, name);
+	struct bitmap *m = qcow2_bitmap_find(q, name);
 	if (!m || !(m->bits || m->copy))
 		return -ENOENT;
 	pthread_mutex_lock(&q->bitmaps->lock);

@@ -15,6 +15,7 @@ struct image_info;
 /* argv[0] is the command's name. Returns the exit code. */
 int img_amend(int argc, char **argv);
 int img_bench(int argc, char **argv);
+int img_bitmap(int argc, char **argv);
 int img_check(int argc, char **argv);
 int img_commit(int argc, char **argv);
 int img_compare(int argc, char **argv);

@@ -371,6 +371,7 @@ struct convert_args {
 	const char *snapshot;
 	struct strbuf options;
 	bool image_opts, target_image_opts, no_create, target_is_zero, quiet, out_of_order;
+	bool bitmaps, skip_broken;
 	bool sparse_given;
 	unsigned flags;
 	int threads;
@@ -496,9 +497,62 @@ static int open_target(struct convert *c, const struct convert_args *a, const ch
 	return rc;
 }
 
+/* ---- --bitmaps ---- */
+
+/* Before anything is copied: are there bitmaps on both sides, and are they sound. */
+static int check_bitmaps(struct convert *c, bool skip_broken)
+{
+	struct image_info info;
+	struct image *from = c->from[0];
+	int rc = 0;
+	if (!from->driver->bitmap_edit || !c->to->driver->bitmap_edit)
+		return error_set(&c->err, ENOTSUP, "--bitmaps: format '%s' of '%s' has no bitmaps",
+				 (from->driver->bitmap_edit ? c->to : from)->driver->name,
+				 (from->driver->bitmap_edit ? c->to : from)->path);
+	if (image_get_info(from, &info) < 0)
+		return error_set(&c->err, EIO, "cannot read the bitmaps of '%s'", from->path);
+	for (size_t i = 0; i < info.bitmap_count && !rc && !skip_broken; i++)
+		if (info.bitmaps[i].in_use)
+			rc = error_set(&c->err, EINVAL,
+				       "cannot copy inconsistent bitmap '%s'; try "
+				       "--skip-broken-bitmaps, or remove it with bitmap --remove",
+				       info.bitmaps[i].name);
+	image_info_free(&info);
+	return rc;
+}
+
+/* After the contents, whose writing marked nothing in them. */
+static int copy_bitmaps(struct convert *c)
+{
+	struct image_info info;
+	int rc = image_get_info(c->from[0], &info);
+	for (size_t i = 0; i < info.bitmap_count && rc >= 0; i++) {
+		const struct image_bitmap_info *b = &info.bitmaps[i];
+		struct image_bitmap_edit edit = {.op = BITMAP_ADD,
+						 .name = b->name,
+						 .granularity = b->granularity,
+						 .source = c->from[0],
+						 .source_name = b->name};
+		static const enum image_bitmap_op ops[] = {BITMAP_ADD, BITMAP_DISABLE,
+							   BITMAP_MERGE};
+		if (b->in_use) {
+			warn("skipping inconsistent bitmap '%s'", b->name);
+			continue;
+		}
+		for (size_t k = 0; k < 3 && rc >= 0; k++) {
+			if (ops[k] == BITMAP_DISABLE && b->enabled)
+				continue;
+			edit.op = ops[k];
+			rc = image_bitmap_edit(c->to, &edit, &c->err);
+		}
+	}
+	image_info_free(&info);
+	return rc < 0 ? rc : 0;
+}
+
 static int parse(int argc, char **argv, struct convert *c, struct convert_args *a)
 {
-	enum { OPT_ZERO = OPT_FIRST_OWN, OPT_TARGET_OPTS, OPT_SALVAGE, OPT_BITMAPS };
+	enum { OPT_ZERO = OPT_FIRST_OWN, OPT_TARGET_OPTS, OPT_SALVAGE, OPT_BITMAPS, OPT_SKIP };
 	static const struct option longs[] = {
 		{"help", no_argument, 0, 'h'},
 		{"force-share", no_argument, 0, 'U'},
@@ -508,6 +562,7 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 		{"target-is-zero", no_argument, 0, OPT_ZERO},
 		{"salvage", no_argument, 0, OPT_SALVAGE},
 		{"bitmaps", no_argument, 0, OPT_BITMAPS},
+		{"skip-broken-bitmaps", no_argument, 0, OPT_SKIP},
 		{0}};
 	struct error err = ERROR_INIT;
 	uint64_t v;
@@ -552,9 +607,8 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 		case OPT_TARGET_OPTS: a->target_image_opts = true; break;
 		case OPT_ZERO: a->target_is_zero = true; break;
 		case OPT_SALVAGE: c->salvage = true; break;
-		case OPT_BITMAPS:
-			return img_usage("convert: --bitmaps is not supported: bitmaps are not "
-					 "copied");
+		case OPT_BITMAPS: a->bitmaps = true; break;
+		case OPT_SKIP: a->skip_broken = true; break;
 		case 'h': return -1;
 		default: return 1;
 		}
@@ -565,6 +619,10 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 		return img_usage("convert: more than %d source images", SOURCES);
 	if (c->offload && (c->compress || a->sparse_given))
 		return img_usage("convert: -C does not go together with -c and -S");
+	if (a->skip_broken && !a->bitmaps)
+		return img_usage("convert: --skip-broken-bitmaps needs --bitmaps");
+	if (a->bitmaps && argc - optind > 2)
+		return img_usage("convert: --bitmaps works with one source image only");
 	if (a->target_is_zero && !a->no_create)
 		return img_usage("convert: --target-is-zero needs -n");
 	if (a->no_create && (a->options.len || a->backing))
@@ -585,8 +643,12 @@ int img_convert(int argc, char **argv)
 	rc = open_sources(&c, &a, argc - 1 - optind, argv + optind);
 	if (!rc)
 		rc = open_target(&c, &a, argv[argc - 1]);
+	if (!rc && a.bitmaps)
+		rc = check_bitmaps(&c, a.skip_broken);
 	if (!rc)
 		rc = copy_all(&c, a.threads);
+	if (!rc && a.bitmaps)
+		rc = copy_bitmaps(&c);
 	image_close(c.to);
 	for (int i = 0; i < c.sources; i++)
 		image_close(c.from[i]);

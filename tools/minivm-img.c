@@ -27,6 +27,10 @@ static const struct {
 	 "[-o offset] "
 	 "[--pattern=n] [-q] [-s size] [-S step] [-t cache] [-w] [-U] [--image-opts] filename",
 	 "measures how fast an image is read or written"},
+	{"bitmap", img_bitmap,
+	 "(--merge source | --add | --remove | --clear | --enable | --disable)... "
+	 "[-b source_file [-F fmt]] [-g granularity] [-f fmt] [--image-opts] filename bitmap",
+	 "changes the dirty bitmaps of an image"},
 	{"check", img_check,
 	 "[-q] [-f fmt] [--output=human|json] [-r leaks|all] [-T cache] [-U] [--image-opts] "
 	 "filename",
@@ -37,7 +41,8 @@ static const struct {
 	 "[-f fmt] [-F fmt] [-T cache] [-p] [-q] [-s] [-U] [--image-opts] filename1 filename2",
 	 "tells whether two images have the same contents"},
 	{"convert", img_convert,
-	 "[-U] [-C] [-c] [-p] [-q] [-n] [--target-is-zero] [-f fmt] [-t cache] [-T cache] "
+	 "[-U] [-C] [-c] [-p] [-q] [-n] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-f "
+	 "fmt] [-t cache] [-T cache] "
 	 "[-O fmt] [-B backing_file -F backing_fmt] [-o options] [-l snapshot] [-S size] [-r rate] "
 	 "[-m threads] [-W] [--salvage] [--image-opts] [--target-image-opts] filename [...] "
 	 "output_filename",

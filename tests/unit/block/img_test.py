@@ -351,6 +351,69 @@ def test_dirty_bitmaps_are_kept():
         t.both("resize b.qcow2 1M", 1, output=False)
 
 
+def test_bitmaps_are_changed_as_qemu_img_does():
+    with Twins() as t:
+        t.setup("qemu-img create -q -f qcow2 b.qcow2 64M", "qemu-img create -q -f qcow2 -o cluster_size=512 other.qcow2 64M",
+                "qemu-img create -q -f qcow2 -o compat=0.10 old.qcow2 1M", "qemu-img create -q -f raw r.raw 1M",
+                "qemu-img create -q -f qcow2 odd.qcow2 100000")
+
+        def write(*commands):
+            """The same writes to both, each with QEMU, whose bitmaps record them."""
+            for folder in (t.theirs, t.ours):
+                for c in commands:
+                    subprocess.run(["qemu-io", "-f", "qcow2", "-c", c[1], c[0]], cwd=folder, check=True,
+                                   stdout=subprocess.DEVNULL)
+
+        def agree(*names, image="b.qcow2"):
+            t.both(f"info --output=json {image}")
+            t.both(f"check {image}", output=False)
+            for folder in (t.theirs, t.ours):
+                subprocess.run(["qemu-img", "check", "-q", image], cwd=folder, check=True)
+            for name in names:
+                bits = [bitmap_bits(os.path.join(folder, image), name) for folder in (t.theirs, t.ours)]
+                assert bits[0] == bits[1], (name, bits)
+            return bits[1] if names else None
+        t.both("bitmap --add b.qcow2 one")
+        agree("one")
+        write(("b.qcow2", "write 1M 200k"))
+        t.both("bitmap --add -g 4k b.qcow2 two")
+        t.both("bitmap --add --disable b.qcow2 three")
+        write(("b.qcow2", "write 5M 64k"))
+        agree("one", "two", "three")
+        assert agree("one")
+        t.both("bitmap --disable b.qcow2 one")
+        t.both("bitmap --enable b.qcow2 three")
+        write(("b.qcow2", "write 9M 64k"))
+        agree("one", "two", "three")
+        t.both("bitmap --merge one --merge two b.qcow2 three")
+        t.both("bitmap --clear --merge three b.qcow2 one")
+        agree("one", "two", "three")
+        t.both("bitmap --add --merge one -b b.qcow2 -F qcow2 other.qcow2 copy")
+        agree("copy", image="other.qcow2")
+        write(("other.qcow2", "write 33M 4k"))
+        agree("copy", image="other.qcow2")
+        t.both("bitmap --clear b.qcow2 two")
+        t.both("convert --bitmaps -O qcow2 b.qcow2 copied.qcow2")
+        agree("one", "two", "three", image="copied.qcow2")
+        t.both("convert --bitmaps -O raw b.qcow2 copied.raw", 1, output=False)
+        t.both("convert --bitmaps -f raw -O qcow2 r.raw copied2.qcow2", 1, output=False)
+        t.both("bitmap --remove b.qcow2 one")
+        agree("two", "three")
+        t.both("bitmap --remove b.qcow2 two")
+        t.both("bitmap --remove b.qcow2 three")
+        agree()
+        t.both("bitmap --add odd.qcow2 x")
+        write(("odd.qcow2", "write 99840 160"))
+        t.both("bitmap --disable odd.qcow2 x")
+        agree("x", image="odd.qcow2")
+        for wrong in ("--remove b.qcow2 none", "--add -g 1000 b.qcow2 x", "--add old.qcow2 x", "--add -f raw r.raw x",
+                      "b.qcow2 x", "--add b.qcow2", "--clear -g 4k b.qcow2 x", "--merge none b.qcow2 x",
+                      "--add --merge x -b odd.qcow2 -F qcow2 b.qcow2 y"):
+            t.both("bitmap " + wrong, 1, output=False)
+        t.both("bitmap --add b.qcow2 twice")
+        t.both("bitmap --add b.qcow2 twice", 1, output=False)
+
+
 def bitmap_bits(path, wanted):
     """The positions of the set bits of a bitmap, straight from the file (qcow2 spec, "Bitmaps extension")."""
     with open(path, "rb") as f:
