@@ -76,6 +76,7 @@ struct code_cache {
 };
 
 /* ---- decode.c ---- */
+enum { OPCODE_ILLEGAL = 0x4FF }; /* of what only raises an exception, whatever its bytes */
 enum { DECODE_MORE = 0 }; /* the bytes given are not a whole instruction */
 /*
  * Decodes one instruction for the code size `code32`. Returns its length, or DECODE_MORE. What is

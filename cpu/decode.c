@@ -224,10 +224,12 @@ unsigned decode_insn(const struct soft_cpu *c, const uint8_t *bytes, unsigned av
 		return DECODE_MORE;
 	if (r.too_long) {
 		i->exec = op_too_long;
+		i->opcode = OPCODE_ILLEGAL;
 		r.pos = INSN_MAX;
 		*ends = true;
 	} else if (!i->exec) {
 		i->exec = op_undefined;
+		i->opcode = OPCODE_ILLEGAL;
 		*ends = true;
 	}
 	if (i->seg == SEG_NONE)

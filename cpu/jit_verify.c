@@ -380,6 +380,7 @@ struct kept {
 	uint8_t fpu_place;
 	bool fpu_load;
 	uint32_t fpu_absent;
+	bool ignne;
 	uint8_t interrupt_shadow, fault_vector;
 	bool fault_has_error, fault_is_trap;
 	uint32_t fault_error;
@@ -403,6 +404,7 @@ static void keep(struct soft_cpu *c, struct kept *k)
 	k->fpu_place = c->jit.fpu;
 	k->fpu_load = c->jit.fpu_load;
 	k->fpu_absent = c->jit.fpu_absent;
+	k->ignne = c->ignne;
 	k->interrupt_shadow = c->interrupt_shadow;
 	k->fault_vector = c->fault_vector;
 	k->fault_has_error = c->fault_has_error;
@@ -428,6 +430,7 @@ static void put_back(struct soft_cpu *c, const struct kept *k)
 	c->jit.fpu = k->fpu_place;
 	c->jit.fpu_load = k->fpu_load;
 	c->jit.fpu_absent = k->fpu_absent;
+	c->ignne = k->ignne;
 	c->interrupt_shadow = k->interrupt_shadow;
 	c->fault_vector = k->fault_vector;
 	c->fault_has_error = k->fault_has_error;

@@ -7,7 +7,8 @@ usage: tests/run.py [--build DIR] [--jobs N] [--timeout S] [--long] [--sanitized
 A name selects the tests whose name contains it. Each result is one line; the last line counts them:
 "N passed, N failed, N skipped". A skipped test says why.
 
-    unit/MODULE/PROGRAM: TEST   a test of a unit test program (cmocka, TAP output)
+    unit/MODULE/PROGRAM: TEST   a test of a unit test program (cmocka, TAP output); those of the CPU also with
+                                the translator (jit) and with it in lock-step with the interpreter (verify)
     diff/SEED                   random instructions on the software CPU and the host's (tests/diff)
     fuzz/TARGET                 a fixed sequence of hostile inputs, and those in tests/data/fuzz/TARGET
     guest/FILE: TEST            a function test_* of tests/guest/FILE.py
@@ -15,6 +16,7 @@ A name selects the tests whose name contains it. Each result is one line; the la
 """
 import argparse
 import concurrent.futures
+import functools
 import importlib.util
 import inspect
 import os
@@ -70,10 +72,10 @@ def run_program(command, timeout, env=None):
         return None, *[(o or b"").decode(errors="replace") for o in (e.stdout, e.stderr)]
 
 
-def run_unit(name, binary, build, timeout):
+def run_unit(name, binary, build, timeout, **environment):
     """One unit test program: each of its tests is a line of TAP."""
     start = time.monotonic()
-    env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP", MINIVM_BUILD=str(build))
+    env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP", MINIVM_BUILD=str(build), **environment)
     status, out, err = run_program([binary], timeout, env)
     if status is None:
         result("FAIL", name, timeout, f"still running after {timeout} s\n{last_words(out + err)}")
@@ -191,6 +193,10 @@ def collect(args, build):
         name = str(binary.relative_to(build))
         if (ROOT / "tests" / f"{name}.c").exists():  # else it was deleted since it was built
             jobs.append((name, 0, run_unit, (name, binary, build, args.timeout)))
+            if binary.parent.name == "cpu" and os.uname().machine == "x86_64":  # see tests/unit/cpu/engine.h
+                for cpu in ("jit", "verify"):
+                    jobs.append((f"{name} ({cpu})", 0, functools.partial(run_unit, MINIVM_TEST_CPU=cpu),
+                                 (f"{name} ({cpu})", binary, build, args.timeout)))
 
     def add(name, cost, function, *arguments):
         jobs.append((name, cost, run_function, (name, function, *arguments)))

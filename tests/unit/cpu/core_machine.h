@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "cpu/soft_cpu.h"
 #include "lib/bytes.h"
+#include "tests/unit/cpu/engine.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -147,7 +148,7 @@ static inline int machine_setup(void **state)
 		return -1;
 	struct soft_cpu_config config = {
 		.cpus = 1, .model = &m->model, .mem = m->mem, .ack = machine_ack, .opaque = m};
-	m->cpu = soft_cpu_new(&config, NULL);
+	m->cpu = test_cpu_new(&config);
 	if (!m->cpu)
 		return -1;
 	machine_protected(m);

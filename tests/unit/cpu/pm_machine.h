@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "cpu/soft_cpu.h"
 #include "lib/bytes.h"
+#include "tests/unit/cpu/engine.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -297,10 +298,8 @@ static inline int pm_setup_model(void **state, const char *model)
 	struct mem_region *ram = mem_region_new_ram(p->mem, "ram", RAM_SIZE, &err);
 	mem_mapping_set(mem_map(p->mem, ram, 0, 0, RAM_SIZE, MEM_PRIO_RAM), 0, MEM_RW);
 	p->ram = ram->host;
-	p->cpu = soft_cpu_new(
-		&(struct soft_cpu_config){
-			.cpus = 1, .model = &p->model, .mem = p->mem, .io = p->io},
-		&err);
+	struct soft_cpu_config config = {.cpus = 1, .model = &p->model, .mem = p->mem, .io = p->io};
+	p->cpu = test_cpu_new(&config);
 	assert_non_null(p->cpu);
 	pm_tables(p);
 	pm_level(p, 0);

@@ -442,7 +442,7 @@ static void messages_do_not_outlive_a_reset(void **state)
 {
 	struct machine *m = *state;
 	struct soft_cpu_config config = {.index = 1, .cpus = 2, .model = &m->model, .mem = m->mem};
-	struct soft_cpu *ap = soft_cpu_new(&config, NULL);
+	struct soft_cpu *ap = test_cpu_new(&config);
 	struct cpu_state after_reset;
 	assert_non_null(ap);
 	soft_cpu_get_state(ap, &after_reset);
@@ -465,7 +465,7 @@ static void init_and_sipi_start_a_processor(void **state)
 {
 	struct machine *m = *state;
 	struct soft_cpu_config config = {.index = 1, .cpus = 2, .model = &m->model, .mem = m->mem};
-	struct soft_cpu *ap = soft_cpu_new(&config, NULL);
+	struct soft_cpu *ap = test_cpu_new(&config);
 	assert_non_null(ap);
 	assert_int_equal(soft_cpu_run(ap, 10), SOFT_HALTED);
 	m->ram[0x12000] = 0x40;
@@ -484,7 +484,7 @@ static void other_cpus_stores_drop_blocks(void **state)
 {
 	struct machine *m = *state;
 	struct soft_cpu_config config = {.index = 1, .cpus = 2, .model = &m->model, .mem = m->mem};
-	struct soft_cpu *other = soft_cpu_new(&config, NULL);
+	struct soft_cpu *other = test_cpu_new(&config);
 	struct cpu_state s;
 
 	assert_non_null(other);

@@ -175,7 +175,7 @@ static void features_decide_what_exists(void **state)
 
 	assert_int_equal(cpu_model_parse("pentium3", &old, NULL), 0); /* SSE, no SSE2 */
 	soft_cpu_free(m->cpu);
-	m->cpu = soft_cpu_new(&config, NULL);
+	m->cpu = test_cpu_new(&config);
 	enable(m);
 	RUN(m, ADDPS_0_1);
 	assert_ran(m, 3);

@@ -156,7 +156,7 @@ static void with_ferr(struct machine *m, void (*ferr)(void *, unsigned))
 					 .ferr = ferr};
 
 	soft_cpu_free(m->cpu);
-	m->cpu = ferr_cpu = soft_cpu_new(&config, NULL);
+	m->cpu = ferr_cpu = test_cpu_new(&config);
 	assert_non_null(m->cpu);
 	ferr_calls = 0;
 	unmask_all(m);
@@ -309,7 +309,7 @@ static void fisttp_needs_sse3(void **state)
 
 	assert_int_equal(cpu_model_parse("pentium3", &old, NULL), 0);
 	soft_cpu_free(m->cpu);
-	m->cpu = soft_cpu_new(&config, NULL);
+	m->cpu = test_cpu_new(&config);
 	RUN(m, 0xDB, 0xE3, 0xD9, 0xE8, 0xDB, MOD_ABS(1), BYTES32(AT_DATA));
 	assert_exception(m, EXC_UD);
 }
