@@ -179,9 +179,16 @@ static void mem_put(struct ne2000 *s, uint16_t addr, uint8_t value)
 
 /* ---- Reception ---- */
 
+/* STA and STP are commands: writing neither changes nothing (iPXE switches pages so). What they
+ * made of the controller is seen in ISR.RST. */
+static bool running(const struct ne2000 *s)
+{
+	return !(s->isr & ISR_RST);
+}
+
 static bool receiver_on(const struct ne2000 *s)
 {
-	return !(s->cr & CR_STP) && (s->cr & CR_STA) && !(s->tcr & TCR_LB_MASK);
+	return running(s) && !(s->tcr & TCR_LB_MASK);
 }
 
 /* The top six bits of the frame check sequence of the address, the highest power of x first, choose
@@ -461,7 +468,7 @@ static void write_cr(struct ne2000 *s, uint8_t value)
 		s->left = 0;
 	else if (value & CR_RD_MASK)
 		remote_start(s);
-	if ((value & CR_TXP) && !(s->cr & CR_STP))
+	if ((value & CR_TXP) && running(s))
 		transmit(s);
 	update_irq(s);
 }

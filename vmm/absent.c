@@ -11,7 +11,8 @@ struct absent {
 	const char *why;
 };
 
-#define NO_NETWORK "there is no network card in this version; leave it out or use -nic none"
+#define NO_CARD    "there is no such network card; use virtio-net-pci, ne2k_pci or ne2k_isa"
+#define NO_REDIR   "use -nic user with hostfwd=, tftp=, bootfile="
 #define NO_USB     "there is no USB; keyboard, mouse and disks are PS/2 and IDE devices"
 #define NO_VIRTIO  "there is no such virtio device; -device help lists those there are"
 #define NO_SOUND   "there is no sound card"
@@ -20,7 +21,8 @@ struct absent {
 #define NO_SHARING "there is no TPM and no shared folder; files come in on a disk or CD image"
 
 static const struct absent options[] = {
-	{"netdev redir tftp bootp smb", NO_NETWORK},
+	{"redir tftp bootp", NO_REDIR},
+	{"smb", "there is no SMB server; share files with -nic user,tftp=DIR"},
 	{"usb usbdevice", NO_USB},
 	{"audio audiodev audio-help soundhw", NO_SOUND},
 	{"vnc spice", NO_REMOTE},
@@ -51,7 +53,7 @@ static const struct absent options[] = {
 };
 
 static const struct absent devices[] = {
-	{"e1000* rtl8139 ne2k_* pcnet i8255* vmxnet* tulip igb", NO_NETWORK},
+	{"e1000* rtl8139 pcnet i8255* vmxnet* tulip igb", NO_CARD},
 	{"virtio-*", NO_VIRTIO},
 	{"usb-* piix3-usb-uhci piix4-usb-uhci qemu-xhci nec-usb-xhci ich9-usb-* pci-ohci ccid-*",
 	 NO_USB},

@@ -43,6 +43,7 @@
 #include "vmm/consoles.h"
 #include "vmm/firmware.h"
 #include "vmm/monitor.h"
+#include "vmm/nics.h"
 #include "vmm/pci_devices.h"
 #include "vmm/objects.h"
 #include "vmm/ports.h"
@@ -354,8 +355,10 @@ static int build(struct machine *m, struct error *err)
 	    (r = build_isa_devices(m, err)) < 0 ||            /* DMA, RTC, keyboard, serial ports */
 	    (r = build_vga(m, err)) < 0 ||                    /* display */
 	    (r = build_drives(m, err)) < 0 ||                 /* IDE, floppy, power management */
+	    (r = nics_open_backends(m, err)) < 0 ||           /* -netdev */
 	    (r = objects_create(m, OBJECT_LAST, err)) < 0 ||  /* those on netdevs */
 	    (r = pci_devices_build(m, err)) < 0 ||    /* -device's PCI cards */
+	    (r = nics_build(m, err)) < 0 ||           /* -nic, ISA network cards */
 	    (r = firmware_build(m, err)) < 0 || /* fw_cfg: tables, boot order, kernel */
 	    (r = consoles_build(m, err)) < 0)   /* monitors, QMP */
 		return r;
@@ -396,6 +399,7 @@ static void free_devices(struct machine *m)
 			function(d->member);                                                       \
 	} while (0)
 	pci_devices_free(m);
+	nics_free(m);
 	FREE(vga, vga_free);
 	FREE(fdc, fdc_free);
 	FREE(ide, piix3_ide_free);

@@ -111,6 +111,9 @@ struct machine {
 	uint16_t debugcon_port[4]; /* of dev.debugcon */
 	struct machine_drives drives;
 	struct list pci_devices; /* struct pci_unit (pci_devices.h) */
+	struct net *net;
+	struct nics *nics;              /* nics.c */
+	struct net_port **nic_backends; /* of each -nic */
 	struct display *display; /* NULL without a display adapter */
 	struct input input;
 	struct key_typist *typist;

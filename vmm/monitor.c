@@ -15,6 +15,7 @@
 #include "vmm/lineedit.h"
 #include "vmm/machine.h"
 #include "vmm/monitor_info.h"
+#include "vmm/nics.h"
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -192,6 +193,48 @@ static void do_info(struct call *c)
 {
 	monitor_info(c->m, *c->cpu, c->args ? c->arg[0] : NULL, c->args > 1 ? c->arg[1] : NULL,
 		     c->out);
+}
+
+static void hostfwd(struct call *c, bool add)
+{
+	struct error err = ERROR_INIT;
+	const char *netdev = c->args > 1 ? c->arg[0] : NULL;
+	if (nics_hostfwd(c->m, add, netdev, c->arg[c->args - 1], &err) < 0)
+		fail(c, &err);
+}
+
+static void do_hostfwd_add(struct call *c)
+{
+	hostfwd(c, true);
+}
+
+static void do_hostfwd_remove(struct call *c)
+{
+	hostfwd(c, false);
+}
+
+static void do_set_link(struct call *c)
+{
+	struct error err = ERROR_INIT;
+	bool up = !strcmp(c->arg[1], "on");
+	if (!up && strcmp(c->arg[1], "off") != 0)
+		strbuf_puts(c->out, "Error: a link is either on or off\n");
+	else if (nics_set_link(c->m, c->arg[0], up, &err) < 0)
+		fail(c, &err);
+}
+
+static void do_netdev_add(struct call *c)
+{
+	struct error err = ERROR_INIT;
+	if (nics_netdev_add(c->m, c->arg[0], &err) < 0)
+		fail(c, &err);
+}
+
+static void do_netdev_del(struct call *c)
+{
+	struct error err = ERROR_INIT;
+	if (nics_netdev_del(c->m, c->arg[0], &err) < 0)
+		fail(c, &err);
 }
 
 static void do_log(struct call *c)
@@ -387,6 +430,10 @@ static const struct command commands[] = {
 	{"eject", NULL, 1, 2, "[-f] device", "takes the medium out (-f: even if it is locked)",
 	 do_eject},
 	{"help", "?", 0, 1, "[cmd]", "this list", do_help},
+	{"hostfwd_add", NULL, 1, 2, "[netdev] tcp|udp:[hostaddr]:port-[guestaddr]:port",
+	 "forwards a port of the host into the user network", do_hostfwd_add},
+	{"hostfwd_remove", NULL, 1, 2, "[netdev] tcp|udp:[hostaddr]:port", "forwards it no more",
+	 do_hostfwd_remove},
 	{"i", NULL, 1, 1, "/fmt port", "reads an I/O port", do_port_read},
 	{"info", NULL, 0, 2, "[subcommand]",
 	 "shows what is asked for; info alone lists what there is", do_info},
@@ -396,6 +443,9 @@ static const struct command commands[] = {
 	{"mouse_button", NULL, 1, 1, "state", "mouse buttons: 1 left, 2 middle, 4 right",
 	 do_mouse_button},
 	{"mouse_move", NULL, 2, 3, "dx dy [dz]", "moves the mouse", do_mouse_move},
+	{"netdev_add", NULL, 1, 1, "type,id=id[,prop=value]", "makes a network backend",
+	 do_netdev_add},
+	{"netdev_del", NULL, 1, 1, "id", "takes a network backend away", do_netdev_del},
 	{"nmi", NULL, 0, 0, "", "sends an NMI to all CPUs", do_nmi},
 	{"o", NULL, 2, 2, "/fmt port value", "writes an I/O port", do_port_write},
 	{"pmemsave", NULL, 3, 3, "addr size file", "saves physical memory to a file", do_pmemsave},
@@ -404,6 +454,7 @@ static const struct command commands[] = {
 	 "saves the screen as a PPM or PNG picture", do_screendump},
 	{"sendkey", NULL, 1, 2, "keys [hold_ms]", "presses keys (e.g. 'sendkey ctrl-alt-f1')",
 	 do_sendkey},
+	{"set_link", NULL, 2, 2, "name on|off", "plugs a network cable in or out", do_set_link},
 	{"stop", "s", 0, 0, "", "stops the guest", do_stop},
 	{"system_powerdown", NULL, 0, 0, "", "presses the power button", do_powerdown},
 	{"system_reset", NULL, 0, 0, "", "resets the machine", do_reset},

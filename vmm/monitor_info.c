@@ -10,6 +10,7 @@
 #include "vmm/backends.h"
 #include "vmm/drive_options.h"
 #include "vmm/machine.h"
+#include "vmm/nics.h"
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
@@ -163,6 +164,16 @@ static void info_pci(struct info_call *c)
 	pci_info(c->m->dev.pci, c->out);
 }
 
+static void info_network(struct info_call *c)
+{
+	nics_info(c->m, c->out);
+}
+
+static void info_usernet(struct info_call *c)
+{
+	nics_info_user(c->m, c->out);
+}
+
 static void print_port_range(void *opaque, const char *name, uint16_t base, unsigned count)
 {
 	struct info_call *c = opaque;
@@ -231,12 +242,14 @@ static const struct info_command commands[] = {
 	{"lapic", "local APICs", info_lapic},
 	{"mtree", "guest-physical memory", info_mtree},
 	{"name", "the machine's name", info_name},
+	{"network", "network cards and backends", info_network},
 	{"pci", "PCI functions", info_pci},
 	{"pic", "interrupt controllers", info_pic},
 	{"registers", "registers of the current CPU (-a: of all)", info_registers},
 	{"screen", "the text screen as text", info_screen},
 	{"state", "[device]: the state of devices, every field", info_state},
 	{"status", "running or stopped", info_status},
+	{"usernet", "connections of user networks", info_usernet},
 	{"uuid", "the machine's UUID", info_uuid},
 	{"version", "version", info_version},
 };

@@ -2,6 +2,7 @@
 #include "vmm/objects.h"
 #include "lib/secret.h"
 #include "lib/tls.h"
+#include "vmm/filters.h"
 #include "vmm/machine.h"
 #include <errno.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@ static const struct object_type *const types[] = {
 	&tls_creds_x509_type,
 	&tls_creds_psk_type,
 	&tls_creds_anon_type,
+	&filter_dump_type,
 	NULL,
 };
 

@@ -10,6 +10,7 @@
 #include "lib/text.h"
 #include "vmm/accel.h"
 #include "vmm/firmware.h"
+#include "vmm/nics.h"
 #include "vmm/options.h"
 #include "vmm/ports.h"
 #include <errno.h>
@@ -151,8 +152,8 @@ static int parse_accel(struct options *o, const struct option_row *row, const ch
 	bool soft = !strcmp(name, "soft") || !strcmp(name, "tcg");
 	if (soft && (r = soft_settings_parse(&o->soft, opts, "-accel", err)) < 0)
 		return r;
-	static const char *const known[] = {"kernel-irqchip", "jit", "tb-size", "verify", "thread",
-					    NULL};
+	static const char *const known[] = {"kernel-irqchip", "jit",    "tb-size",
+					    "verify",         "thread", NULL};
 	static const char *const known_to_kvm[] = {"kernel-irqchip", NULL};
 	return opts_check_unused(opts, "-accel", soft ? known : known_to_kvm, err);
 }
@@ -297,14 +298,18 @@ static int parse_vga(struct options *o, const struct option_row *row, const char
 	return 0;
 }
 
-static int parse_nic_none(struct options *o, const struct option_row *row, const char *arg,
-			  struct error *err)
+static int add_network(struct options *o, const struct option_row *row, const char *arg,
+		       struct error *err)
 {
-	if (strcmp(arg, "none"))
-		return error_set(err, EINVAL,
-				 "-%s %s: this build has no network card; use -%s none", row->name,
-				 arg, row->name);
-	return 0;
+	char option[16];
+	snprintf(option, sizeof(option), "-%s", row->name);
+	int r = nics_check_option(o, option, arg, err);
+	if (r == OPTIONS_RUN)
+		arg_list_add(row->name[3] == 'd'   ? &o->netdev
+			     : row->name[1] == 'i' ? &o->nic
+						   : &o->net,
+			     arg);
+	return r;
 }
 
 static int parse_uuid(struct options *o, const struct option_row *row, const char *arg,
@@ -489,7 +494,14 @@ const struct option_row option_table[] = {
 	 "A drive: file=, if=ide|floppy|none, index=, bus=, unit=, media=disk|cdrom, format=, "
 	 "readonly=on,\n"
 	 "snapshot=on, cache=writeback|none|writethrough|directsync|unsafe, discard=ignore|unmap,\n"
-	 "id=, serial=, cyls=,heads=,secs=, file.locking=auto|on|off."},
+	 "detect-zeroes=off|on|unmap, copy-on-read=on, id=, serial=, cyls=,heads=,secs=,\n"
+	 "locking=auto|on|off, force-share=on, aio=threads|io_uring (without it io_uring with\n"
+	 "cache.direct=on, else threads). rerror=report|ignore|stop and\n"
+	 "werror=enospc|report|ignore|stop say what a failed request does: stop (and enospc on a full\n"
+	 "disk) pauses the machine in state io-error, and cont tries again. Limits a second:\n"
+	 "throttling.bps-total= (-read, -write) and throttling.iops-total= (-read, -write), each with\n"
+	 "-max= and -max-length= for bursts, throttling.iops-size=, throttling.group= for drives that\n"
+	 "share them; bps=, bps_rd=, bps_wr=, iops=, iops_rd=, iops_wr= are short for them."},
 	{"snapshot", NULL, NULL, set_snapshot, NULL,
 	 "Writes go to temporary files and are gone when minivm ends."},
 
@@ -528,15 +540,14 @@ const struct option_row option_table[] = {
 
 	{"device", NULL, "driver[,prop=value]", add_device, "Devices",
 	 "ide-hd, ide-cd (drive=,bus=ide.N,unit=,bootindex=), floppy (drive=,unit=),\n"
-	 "isa-debug-exit (iobase=,iosize=), isa-debugcon (iobase=,chardev=); help lists them."},
+	 "isa-debug-exit (iobase=,iosize=), isa-debugcon (iobase=,chardev=), ne2k_pci and "
+	 "ne2k_isa\n"
+	 "(netdev=,mac=); help lists them."},
 	{"object", NULL, "type,id=id[,prop=value]", add_object, NULL,
 	 "Makes an object that other options name by its id; help lists the types and their "
 	 "properties."},
 	{"rtc", NULL, "base=,clock=", set_rtc, NULL,
 	 "The real-time clock: base=utc|localtime|YYYY-MM-DD[THH:MM:SS], clock=host|vm."},
-	{"nic", NULL, "none", parse_nic_none, NULL,
-	 "No network card (there is none in this version)."},
-	{"net", NULL, "none", parse_nic_none, NULL, "The same."},
 	{"no-fd-bootchk", NULL, NULL, set_no_fd_bootchk, NULL,
 	 "Boots floppies without the signature 55 AA too."},
 	{"no-acpi", NULL, NULL, set_no_acpi, NULL, "No ACPI tables."},
@@ -544,6 +555,33 @@ const struct option_row option_table[] = {
 	 "Only the drives, ports and consoles asked for; otherwise there is an empty floppy and CD "
 	 "drive,\n"
 	 "a serial and a parallel port."},
+
+	{"netdev", NULL, "type,id=id[,prop=value]", add_network, "Network",
+	 "A network backend for a card's netdev=ID; help lists the types and their properties.\n"
+	 "user: the guest's connections become the host's: net=addr/len, host=, dhcpstart=, dns=,\n"
+	 "hostname=, domainname=, dnssearch=, ipv4=on|off, ipv6=on|off, ipv6-net=, ipv6-host=,\n"
+	 "ipv6-dns=, restrict=on, hostfwd=tcp|udp:[hostaddr]:port-[guestaddr]:port (as often as "
+	 "needed),\n"
+	 "guestfwd=tcp:addr:port-chardev|cmd:command, tftp=dir, bootfile=file, tftp-server-name=.\n"
+	 "tap: an interface of the host: ifname=, script=file|no, downscript=file|no, br=bridge,\n"
+	 "helper=, fd=, fds=a:b, vnet_hdr=on|off, queues=n.\n"
+	 "socket: to other machines: listen=[host]:port, connect=host:port, mcast=group:port,\n"
+	 "udp=host:port with localaddr=; stream and dgram: the same with addr.type=inet|unix.\n"
+	 "vde: sock=dir, a port of a vde_switch. hubport: hubid=n[,netdev=id], a port of a hub."},
+	{"nic", NULL, "type[,model=][,mac=]", add_network, NULL,
+	 "A card and its backend at once: user, tap, socket, ... with the properties of -netdev, "
+	 "and\n"
+	 "model= (model=help lists the cards), mac=, addr=, bootindex=, romfile=. none: no card. "
+	 "Without any\n"
+	 "network option there is a card on a user network, unless -nodefaults is given. Without "
+	 "mac= "
+	 "the\n"
+	 "address comes from -uuid, -name or the first disk."},
+	{"net", NULL, "nic|user|tap|...", add_network, NULL,
+	 "The old form: -net nic,model=,macaddr= makes a card, -net user and others a backend; "
+	 "both "
+	 "are on\n"
+	 "hub 0. none: no card."},
 
 	{"S", NULL, NULL, set_start_stopped, "Running",
 	 "Starts stopped; cont in the monitor goes on."},

@@ -37,6 +37,8 @@ struct drive_option {
 enum display_kind { DISPLAY_DEFAULT, DISPLAY_NONE, DISPLAY_SDL };
 
 struct options {
+	int argc; /* the command line as it is */
+	char **argv;
 	uint64_t ram_bytes;
 	unsigned cpus;
 	const char *cpu;       /* NULL: the engine's default */
@@ -55,6 +57,7 @@ struct options {
 	struct arg_list data_dirs; /* -L */
 
 	struct arg_list serial, parallel, debugcon, monitor, qmp, chardev, mon, device;
+	struct arg_list netdev, nic, net;
 	struct arg_list object;
 	bool nographic;
 	enum display_kind display;

@@ -10,6 +10,8 @@
 #include "lib/text.h"
 #include "vmm/firmware.h"
 #include "vmm/machine.h"
+#include "vmm/nics.h"
+#include "vmm/option_rom.h"
 #include "vmm/virtio_cards.h"
 #include <errno.h>
 #include <stdio.h>
@@ -24,6 +26,7 @@ enum {
 };
 
 static const struct pci_device_type *const types[] = {
+	&ne2k_pci_type,
 	&virtio_blk_card,
 	NULL,
 };
@@ -143,6 +146,10 @@ static int add_rom(struct machine *m, struct pci_unit *unit, struct opts *opts, 
 		goto out;
 	}
 	memcpy(rom->host, data, len);
+	/* One that the user chose is left as it is. */
+	if (!asked)
+		option_rom_set_ids(rom->host, len, load_le16(unit->pci->config + PCI_VENDOR_ID),
+				   load_le16(unit->pci->config + PCI_DEVICE_ID));
 	pci_bar_rom(unit->pci, rom);
 out:
 	free(data);

@@ -16,6 +16,7 @@
 #include "vmm/backends.h"
 #include "vmm/drives.h"
 #include "vmm/machine.h"
+#include "vmm/nics.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -151,13 +152,14 @@ void ports_device_help(void)
 	     "floppy           floppy drive: drive=ID (optional),unit=,bootindex=\n"
 	     "isa-debugcon     debug console: iobase=0xe9,chardev=ID\n"
 	     "isa-debug-exit   writing v ends minivm with status 2v+1: iobase=0x501,iosize=2");
+	nics_device_help();
 	pci_devices_help();
 }
 
 static int unknown_device(const char *driver, struct error *err)
 {
-	static const char *const drivers[] = {"ide-hd",       "ide-cd",         "floppy",
-					      "isa-debugcon", "isa-debug-exit", NULL};
+	static const char *const drivers[] = {
+		"ide-hd", "ide-cd", "floppy", "isa-debugcon", "isa-debug-exit", "ne2k_isa", NULL};
 	const char *why = absent_device(driver);
 	if (why)
 		return error_set(err, ENOTSUP, "%s", why);
@@ -179,8 +181,9 @@ static int build_device(struct machine *m, const char *text, struct error *err)
 	opts_get(&opts, "id");
 	if (!driver)
 		r = error_set(err, EINVAL, "it needs the device's name; -device help lists them");
-	else if (drives_is_front_end(driver) || pci_device_type_find(driver))
-		goto out; /* drives_create() or pci_devices_build() makes it */
+	else if (drives_is_front_end(driver) || pci_device_type_find(driver) ||
+		 nics_is_isa_card(driver))
+		goto out; /* drives_create(), pci_devices_build() or nics_build() makes it */
 	else if (!strcmp(driver, "isa-debug-exit"))
 		r = build_debug_exit(m, &opts, err);
 	else if (!strcmp(driver, "isa-debugcon"))

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* The frames of a port in a file that tcpdump and Wireshark read. */
+#ifndef NET_PCAP_H
+#define NET_PCAP_H
+
+#include "net/net.h"
+
+enum { PCAP_MAXLEN = 65536, PCAP_MAXLEN_MAX = 1 << 20 };
+
+struct pcap_dump;
+
+/* Creates (or empties) the file and starts writing what passes the port, at most `maxlen` bytes
+ * of each frame. */
+struct pcap_dump *pcap_dump_new(struct net_port *port, const char *path, unsigned maxlen,
+				struct error *err);
+void pcap_dump_free(struct pcap_dump *dump);
+
+#endif

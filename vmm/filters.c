@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/filters.h"
+#include "lib/text.h"
+#include "net/pcap.h"
+#include "vmm/machine.h"
+#include <errno.h>
+#include <stdlib.h>
+
+static void *create(void *context, const char *id, struct opts *opts, struct error *err)
+{
+	struct machine *m = context;
+	const char *netdev = opts_get(opts, "netdev"), *file = opts_get(opts, "file");
+	const char *queue = opts_get(opts, "queue"), *status = opts_get(opts, "status");
+	uint64_t max = PCAP_MAXLEN;
+	if (opts_get_size(opts, "maxlen", &max, err) < 0)
+		return NULL;
+	if (queue && strcmp(queue, "all"))
+		error_set(err, ENOTSUP, "'queue' must be all: frames of both directions are kept");
+	else if (status && strcmp(status, "on"))
+		error_set(err, ENOTSUP, "'status' must be on; leave the object out instead");
+	else if (!netdev || !file)
+		error_set(err, EINVAL, "it needs netdev=ID and file=FILE");
+	else if (max < 1 || max > PCAP_MAXLEN_MAX)
+		error_set(err, EINVAL, "'maxlen' must be 1 to %d bytes", PCAP_MAXLEN_MAX);
+	if (err->code)
+		return NULL;
+	struct net_port *port = net_find(m->net, netdev);
+	if (!port) {
+		error_set(err, ENOENT, "there is no -netdev with id=%s", netdev);
+		return NULL;
+	}
+	return pcap_dump_new(port, file, (unsigned)max, err);
+}
+
+static void destroy(void *object)
+{
+	pcap_dump_free(object);
+}
+
+const struct object_type filter_dump_type = {
+	.name = "filter-dump",
+	.help = "netdev=ID,file=FILE,maxlen=BYTES: writes the frames to a pcap file",
+	.phase = OBJECT_LAST,
+	.create = create,
+	.free = destroy,
+};
