@@ -84,7 +84,8 @@ struct nbd_client {
 	pthread_mutex_t lock; /* all but the stream's contents */
 	struct list requests;
 	bool reading; /* somebody reads, or connects */
-	bool told;    /* the user was told that the server came back with another export */
+	bool told_violation;
+	bool told; /* the user was told that the server came back with another export */
 	enum state state;
 	uint64_t connection; /* counts them, from 1 */
 	uint64_t next_cookie;
@@ -135,7 +136,9 @@ static void finish(struct nbd_client *c, struct request *req)
 
 static int violation(struct nbd_client *c, const char *what)
 {
-	warn("%s: the server broke the protocol: %s", c->uri, what);
+	if (!c->told_violation)
+		warn("%s: the server broke the protocol: %s", c->uri, what);
+	c->told_violation = true;
 	return -EPROTO;
 }
 
@@ -367,7 +370,7 @@ static void connection_lost(struct nbd_client *c, int code)
 {
 	if (c->state != CONNECTED)
 		return;
-	trace(TRACE_BLOCK, "nbd: %s: connection lost: %s", c->uri, strerror(-code));
+	trace(TRACE_NBD, "%s: connection lost: %s", c->uri, strerror(-code));
 	nbd_stream_shut(c->stream);
 	c->state = c->config.reconnect_delay ? RECONNECTING : DOWN;
 	c->next_try = now_ms();
@@ -377,7 +380,7 @@ static void connection_lost(struct nbd_client *c, int code)
 	list_for_each(it, &c->requests)
 	{
 		struct request *req = list_entry(it, struct request, link);
-		if (req->done || !req->connection)
+		if (req->done || req->connection != c->connection)
 			continue;
 		bool again = c->state == RECONNECTING && code != -EPROTO &&
 			     ++req->replays <= MAX_REPLAYS;
@@ -460,7 +463,7 @@ static void reconnect(struct nbd_client *c)
 	}
 	pthread_mutex_lock(&c->lock);
 	if (rc < 0) {
-		trace(TRACE_BLOCK, "nbd: %s: %s", c->uri, err.text);
+		trace(TRACE_NBD, "%s: %s", c->uri, err.text);
 		c->next_try = now_ms() + (c->state == DOWN ? LAST_PAUSE_MS : c->pause_ms);
 		c->pause_ms = c->pause_ms * 2 < LAST_PAUSE_MS ? c->pause_ms * 2 : LAST_PAUSE_MS;
 		return;
@@ -623,11 +626,8 @@ static int find_creds(struct nbd_client *c, struct error *err)
 	return c->creds ? 0 : -(err->code ? err->code : EINVAL);
 }
 
-struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err)
+static struct nbd_client *client_new(struct nbd_config *config)
 {
-	struct error local = ERROR_INIT;
-	if (!err)
-		err = &local;
 	struct nbd_client *c = xcalloc(1, sizeof(*c));
 	c->config = *config;
 	*config = (struct nbd_config){0};
@@ -637,6 +637,32 @@ struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err)
 	list_init(&c->requests);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->send_lock, NULL);
+	return c;
+}
+
+struct nbd_client *nbd_client_attach(struct nbd_config *config, struct nbd_stream *s,
+				     struct error *err)
+{
+	struct error local = ERROR_INIT;
+	struct nbd_client *c = client_new(config);
+	c->stream = s;
+	int rc = find_creds(c, err ? err : &local);
+	if (rc == 0)
+		rc = nbd_handshake(s, &c->config, c->creds, &c->export, err ? err : &local);
+	if (rc == 0)
+		return c;
+	/* There is nothing yet to say farewell to. */
+	c->state = DOWN;
+	nbd_client_close(c);
+	return NULL;
+}
+
+struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err)
+{
+	struct error local = ERROR_INIT;
+	if (!err)
+		err = &local;
+	struct nbd_client *c = client_new(config);
 	int64_t deadline = now_ms() + (int64_t)c->config.open_timeout * 1000;
 	int rc = find_creds(c, err);
 	for (int64_t pause = FIRST_PAUSE_MS; rc == 0; pause *= 2) {

@@ -103,6 +103,10 @@ struct nbd_client;
 
 /* Connects, retrying for config->open_timeout seconds; takes over the strings of `config`. */
 struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err);
+/* The same over a stream that is connected already, which it takes over, whatever the result; only
+ * when that breaks it connects to where `config` says. */
+struct nbd_client *nbd_client_attach(struct nbd_config *config, struct nbd_stream *s,
+				     struct error *err);
 /* Nothing may be in flight. */
 void nbd_client_close(struct nbd_client *c);
 const struct nbd_export *nbd_client_export(const struct nbd_client *c);

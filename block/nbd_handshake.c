@@ -96,7 +96,7 @@ static int receive_reply(struct handshake *h, uint32_t option, struct option_rep
 		return violation(h, "its reply to an option has a wrong header");
 	if (reply->len > MAX_REPLY)
 		return violation(h, "its reply to an option is too long");
-	trace(TRACE_BLOCK, "nbd: option %u reply 0x%x, %u bytes", option, reply->type, reply->len);
+	trace(TRACE_NBD, "option %u reply 0x%x, %u bytes", option, reply->type, reply->len);
 	return 0;
 }
 
