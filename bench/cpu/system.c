@@ -120,6 +120,10 @@ static void yield_setup(void)
 		fail("mmap: %s", strerror(errno));
 	check("pipe", pipe(there));
 	if (in_peer()) {
+		uint8_t byte;
+		/* It does not spin before the work begins. */
+		if (read(there[0], &byte, 1) != 1)
+			_exit(1);
 		while (!turns->done) {
 			turns->yours = turns->mine;
 			sched_yield();
@@ -130,6 +134,8 @@ static void yield_setup(void)
 
 static uint32_t yield_once(void)
 {
+	if (!turns->mine && write(there[1], "", 1) != 1)
+		fail("write: %s", strerror(errno));
 	/* The other one has had its turn when it has copied the number. */
 	for (int n = 0; n < 100; n++) {
 		turns->mine++;
