@@ -53,11 +53,36 @@ static int commit_data(struct image *top, struct image *base, struct img_rate *r
 	return rc;
 }
 
+/* The file and format that --image-opts names. A commit opens the chain itself, so that there are no
+ * further options. */
+static int commit_image_opts(struct opts *opts, const char **name, const char **format,
+			     struct error *err)
+{
+	static const char *const known[] = {"driver", "file.driver", "file.filename", NULL};
+	if (*format)
+		return error_set(err, EINVAL,
+				 "--image-opts and a format do not go together: say driver=");
+	int rc = opts_parse(opts, *name, NULL, err);
+	if (rc)
+		return rc;
+	const char *file = opts_get(opts, "file.filename"),
+		   *protocol = opts_get(opts, "file.driver");
+	*format = opts_get(opts, "driver");
+	if (protocol && strcmp(protocol, "file") != 0)
+		return error_set(err, ENOTSUP, "commit: block protocol '%s' is not supported",
+				 protocol);
+	if (!file)
+		return error_set(err, EINVAL, "'%s' names no file; it needs file.filename=", *name);
+	*name = file;
+	return opts_check_unused(opts, "--image-opts", known, err);
+}
+
 int img_commit(int argc, char **argv)
 {
-	static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {0}};
+	static const struct option longs[] = {
+		{"help", no_argument, 0, 'h'}, {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {0}};
 	const char *format = NULL, *cache = NULL, *base_name = NULL;
-	bool quiet = false, drop = false, progress = false;
+	bool quiet = false, drop = false, progress = false, image_opts = false;
 	struct img_rate rate = {0};
 	struct error err = ERROR_INIT;
 	unsigned flags = IMAGE_DISCARD;
@@ -70,6 +95,7 @@ int img_commit(int argc, char **argv)
 			base_name = optarg;
 			drop = true; /* layers between would no longer fit to an emptied top */
 			break;
+		case OPT_IMAGE_OPTS: image_opts = true; break;
 		case 'd': drop = true; break;
 		case 'p': progress = true; break;
 		case 'q': quiet = true; break;
@@ -86,7 +112,12 @@ int img_commit(int argc, char **argv)
 	if (!img_cache_flags(cache, "writeback", &flags))
 		return 1;
 	struct image *base;
-	struct image *top = image_open_commit(argv[optind], format, flags, base_name, &base, &err);
+	struct opts opts = {0};
+	const char *name = argv[optind];
+	if (image_opts && commit_image_opts(&opts, &name, &format, &err))
+		return img_fail(&err);
+	struct image *top = image_open_commit(name, format, flags, base_name, &base, &err);
+	opts_free(&opts);
 	if (!top)
 		return img_fail(&err);
 	progress &= !quiet;

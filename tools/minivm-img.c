@@ -35,7 +35,8 @@ static const struct {
 	 "[-q] [-f fmt] [--output=human|json] [-r leaks|all] [-T cache] [-U] [--image-opts] "
 	 "filename",
 	 "looks for errors in an image and repairs them"},
-	{"commit", img_commit, "[-q] [-f fmt] [-t cache] [-b base] [-r rate] [-d] [-p] filename",
+	{"commit", img_commit,
+	 "[-q] [-f fmt] [-t cache] [-b base] [-r rate] [-d] [-p] [--image-opts] filename",
 	 "writes an overlay's changes into its backing file"},
 	{"compare", img_compare,
 	 "[-f fmt] [-F fmt] [-T cache] [-p] [-q] [-s] [-U] [--image-opts] filename1 filename2",

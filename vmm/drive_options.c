@@ -53,12 +53,9 @@ const char *const drive_option_names[] = {
 };
 
 const struct throttle_name throttle_names[THROTTLE_NAMES] = {
-	{"bps", "throttling.bps-total", THROTTLE_BPS_TOTAL},
-	{"bps_rd", "throttling.bps-read", THROTTLE_BPS_READ},
-	{"bps_wr", "throttling.bps-write", THROTTLE_BPS_WRITE},
-	{"iops", "throttling.iops-total", THROTTLE_OPS_TOTAL},
-	{"iops_rd", "throttling.iops-read", THROTTLE_OPS_READ},
-	{"iops_wr", "throttling.iops-write", THROTTLE_OPS_WRITE},
+	{"bps", "bps-total", THROTTLE_BPS_TOTAL},    {"bps_rd", "bps-read", THROTTLE_BPS_READ},
+	{"bps_wr", "bps-write", THROTTLE_BPS_WRITE}, {"iops", "iops-total", THROTTLE_OPS_TOTAL},
+	{"iops_rd", "iops-read", THROTTLE_OPS_READ}, {"iops_wr", "iops-write", THROTTLE_OPS_WRITE},
 };
 
 static int cache_flags(struct opts *opts, unsigned *flags, struct error *err)
@@ -158,33 +155,39 @@ static int error_policy(struct opts *opts, struct drive_config *config, struct e
 static int get_number(struct opts *opts, const char *key, const char *alias, uint64_t *out,
 		      struct error *err)
 {
+	if (!alias)
+		return opts_get_u64(opts, key, out, err);
 	if (opts_has(opts, key) && opts_has(opts, alias))
 		return error_set(err, EINVAL, "%s and %s are the same; give one of them", key,
 				 alias);
 	return opts_get_u64(opts, opts_has(opts, alias) ? alias : key, out, err);
 }
 
-static int limits_read(struct opts *opts, struct throttle_limits *limits, struct error *err)
+int throttle_options_read(struct opts *opts, const char *prefix, struct throttle_limits *limits,
+			  struct error *err)
 {
+	/* Only -drive has the short names. */
+	bool drive = strcmp(prefix, "throttling.") == 0;
 	char key[64], alias[64];
 	int r;
 	for (int i = 0; i < THROTTLE_NAMES; i++) {
 		const struct throttle_name *n = &throttle_names[i];
 		struct throttle_limit *l = &limits->bucket[n->bucket];
-		if ((r = get_number(opts, n->option, n->qmp, &l->avg, err)) < 0)
-			return r;
-		snprintf(key, sizeof(key), "%s-max", n->option);
-		snprintf(alias, sizeof(alias), "%s_max", n->qmp);
-		if ((r = get_number(opts, key, alias, &l->max, err)) < 0)
-			return r;
-		snprintf(key, sizeof(key), "%s-max-length", n->option);
-		snprintf(alias, sizeof(alias), "%s_max_length", n->qmp);
-		if ((r = get_number(opts, key, alias, &l->length, err)) < 0)
-			return r;
+		static const char *const ends[] = {"", "-max", "-max-length"};
+		static const char *const alias_ends[] = {"", "_max", "_max_length"};
+		uint64_t *const values[] = {&l->avg, &l->max, &l->length};
+		for (int k = 0; k < 3; k++) {
+			snprintf(key, sizeof(key), "%s%s%s", prefix, n->option, ends[k]);
+			snprintf(alias, sizeof(alias), "%s%s", n->qmp, alias_ends[k]);
+			r = get_number(opts, key, drive ? alias : NULL, values[k], err);
+			if (r < 0)
+				return r;
+		}
 		if (opts_has(opts, key) && !l->length)
 			return error_set(err, EINVAL, "%s must be 1 second or more", key);
 	}
-	if ((r = get_number(opts, "throttling.iops-size", "iops_size", &limits->iops_size, err)))
+	snprintf(key, sizeof(key), "%siops-size", prefix);
+	if ((r = get_number(opts, key, drive ? "iops_size" : NULL, &limits->iops_size, err)) < 0)
 		return r;
 	return throttle_check(limits, err);
 }
@@ -218,7 +221,8 @@ int drive_options_read(struct opts *opts, struct drive_config *config,
 	if ((r = cache_flags(opts, &config->image_flags, err)) < 0 ||
 	    (r = locking_flags(opts, &config->image_flags, err)) < 0 ||
 	    (r = content_flags(opts, config, err)) < 0 ||
-	    (r = error_policy(opts, config, err)) < 0 || (r = limits_read(opts, limits, err)) < 0 ||
+	    (r = error_policy(opts, config, err)) < 0 ||
+	    (r = throttle_options_read(opts, "throttling.", limits, err)) < 0 ||
 	    (r = aio_mode(opts, config, err)) < 0)
 		return r;
 	config->throttle_group = opts_get(opts, "throttling.group");

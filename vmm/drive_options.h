@@ -12,13 +12,17 @@
 int drive_options_read(struct opts *opts, struct drive_config *config,
 		       struct throttle_limits *limits, struct error *err);
 
+/* Limits whose keys begin with `prefix`; with "throttling." their short names too. */
+int throttle_options_read(struct opts *opts, const char *prefix, struct throttle_limits *limits,
+			  struct error *err);
+
 /* All keys of -drive, for opts_check_unused(). */
 extern const char *const drive_option_names[];
 
 /* The limits by the names that QMP's block_set_io_throttle, query-block and -drive share. */
 struct throttle_name {
 	const char *qmp;    /* "bps_rd" */
-	const char *option; /* "throttling.bps-read" */
+	const char *option; /* "bps-read", behind a prefix */
 	enum throttle_bucket bucket;
 };
 enum { THROTTLE_NAMES = 6 };

@@ -4,6 +4,7 @@
 #include "lib/tls.h"
 #include "vmm/filters.h"
 #include "vmm/machine.h"
+#include "vmm/throttle_object.h"
 #include <errno.h>
 #include <stddef.h>
 
@@ -13,6 +14,7 @@ static const struct object_type *const types[] = {
 	&tls_creds_x509_type,
 	&tls_creds_psk_type,
 	&tls_creds_anon_type,
+	&throttle_group_type,
 	&filter_dump_type,
 	NULL,
 };

@@ -155,6 +155,27 @@ def test_a_reset_gives_the_failed_request_up():
                 m.quit()
 
 
+def test_drives_share_the_limits_of_a_group_object():
+    with tempfile.TemporaryDirectory() as name:
+        drives = []
+        for n in range(2):
+            image = os.path.join(name, f"{n}.img")
+            with open(image, "wb") as f:
+                f.truncate(1 << 20)
+            drives += ["-drive", f"file={image},format=raw,if=ide,index={n},throttling.group=both"]
+        group = ["-object", "throttle-group,id=both,x-iops-total=60,x-iops-total-max=70,x-iops-total-max-length=3"]
+        with vm.Vm(context.minivm(), ["-accel", "soft", "-S"] + group + drives, serial=False) as m:
+            seen = 0
+            for d in m.qmp.command("query-block"):
+                if d["device"] in ("ide0-hd0", "ide0-hd1"):
+                    now = d["inserted"]
+                    assert (now["iops"], now["iops_max"], now["iops_max_length"]) == (60, 70, 3), now
+                    assert now["group"] == "both", now
+                    seen += 1
+            assert seen == 2
+            m.quit()
+
+
 def test_limits_are_set_shown_and_taken_back():
     values = dict(bps=0, bps_rd=1000000, bps_wr=2000000, iops=100, iops_rd=0, iops_wr=0)
     for program, args in machines():
