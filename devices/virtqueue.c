@@ -405,7 +405,8 @@ static void wrote(struct virtqueue *q, const struct virtio_chain *chain, size_t 
 
 void virtqueue_fill(struct virtqueue *q, struct virtio_chain *chain, size_t written)
 {
-	if (chain->generation != q->generation || !q->host_used)
+	/* In a system reset the fields are cleared before the device ends what is in flight. */
+	if (chain->generation != q->generation || !q->host_used || !q->enabled)
 		return;
 	unsigned slot = (uint16_t)(q->used_idx + q->filled) % q->size;
 	uint8_t *entry = q->host_used + USED_RING + (size_t)slot * USED_ENTRY;

@@ -4,6 +4,7 @@
 #include "lib/tls.h"
 #include "vmm/filters.h"
 #include "vmm/machine.h"
+#include "vmm/rng.h"
 #include "vmm/throttle_object.h"
 #include <errno.h>
 #include <stddef.h>
@@ -16,6 +17,8 @@ static const struct object_type *const types[] = {
 	&tls_creds_anon_type,
 	&throttle_group_type,
 	&filter_dump_type,
+	&rng_random_type,
+	&rng_builtin_type,
 	NULL,
 };
 

@@ -28,6 +28,9 @@ enum {
 static const struct pci_device_type *const types[] = {
 	&ne2k_pci_type,
 	&virtio_blk_card,
+	&virtio_net_card,
+	&virtio_serial_card,
+	&virtio_rng_card,
 	NULL,
 };
 
@@ -57,6 +60,8 @@ void pci_devices_help(void)
 {
 	for (size_t n = 0; types[n]; n++)
 		printf("%-16s %s\n", types[n]->driver, types[n]->help);
+	puts("virtserialport   port of a virtio-serial card: chardev=ID,name=,nr=,bus=ID.0\n"
+	     "virtconsole      the same as a console");
 	if (types[0])
 		puts("                 PCI cards also take "
 		     "addr=SLOT,bus=pci.0,id=,bootindex=,romfile=,"
@@ -279,7 +284,8 @@ int pci_devices_build(struct machine *m, struct error *err)
 		if (is_card(o->device.item[n]) &&
 		    !pci_device_add(m, "-device", o->device.item[n], err))
 			return -err->code;
-	return build_virtio_disks(m, err);
+	int r = build_virtio_disks(m, err);
+	return r < 0 ? r : virtio_build_serial_ports(m, err);
 }
 
 void pci_devices_free(struct machine *m)

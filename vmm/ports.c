@@ -3,7 +3,6 @@
  * Where the ports are (IBM PC/AT Technical Reference, "I/O Address Map"; COM3 and COM4 as SeaBIOS
  * and Linux look for them) and what they are connected to.
  */
-#include "vmm/pci_devices.h"
 #include "vmm/ports.h"
 #include "core/chardev.h"
 #include "devices/debug_exit.h"
@@ -17,6 +16,8 @@
 #include "vmm/drives.h"
 #include "vmm/machine.h"
 #include "vmm/nics.h"
+#include "vmm/pci_devices.h"
+#include "vmm/virtio_cards.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -182,7 +183,7 @@ static int build_device(struct machine *m, const char *text, struct error *err)
 	if (!driver)
 		r = error_set(err, EINVAL, "it needs the device's name; -device help lists them");
 	else if (drives_is_front_end(driver) || pci_device_type_find(driver) ||
-		 nics_is_isa_card(driver))
+		 nics_is_isa_card(driver) || virtio_is_serial_port(driver))
 		goto out; /* drives_create(), pci_devices_build() or nics_build() makes it */
 	else if (!strcmp(driver, "isa-debug-exit"))
 		r = build_debug_exit(m, &opts, err);

@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* From the properties of -device virtio-...-pci to virtio devices. */
 #include "vmm/virtio_cards.h"
+#include "core/chardev.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_net.h"
+#include "devices/virtio_rng.h"
+#include "devices/virtio_serial.h"
 #include "lib/bytes.h"
+#include "vmm/backends.h"
 #include "vmm/machine.h"
+#include "vmm/nics.h"
+#include "vmm/rng.h"
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MIN_QUEUE_SIZE = 4, DEFAULT_QUEUE_SIZE = 256, MIN_BLOCK = 512 };
 
@@ -166,3 +174,272 @@ const struct pci_device_type virtio_blk_card = {
 	.create = create_blk,
 	.free = free_blk,
 };
+
+/* ---- virtio-net-pci ---- */
+
+static const struct {
+	const char *key;
+	uint64_t feature;
+} net_switches[] = {
+	{"csum", VIRTIO_NET_F_CSUM},
+	{"guest_csum", VIRTIO_NET_F_GUEST_CSUM},
+	{"guest_tso4", VIRTIO_NET_F_GUEST_TSO4},
+	{"guest_tso6", VIRTIO_NET_F_GUEST_TSO6},
+	{"guest_ecn", VIRTIO_NET_F_GUEST_ECN},
+	{"host_tso4", VIRTIO_NET_F_HOST_TSO4},
+	{"host_tso6", VIRTIO_NET_F_HOST_TSO6},
+	{"host_ecn", VIRTIO_NET_F_HOST_ECN},
+	{"mrg_rxbuf", VIRTIO_NET_F_MRG_RXBUF},
+	{"status", VIRTIO_NET_F_STATUS},
+	{"ctrl_vq", VIRTIO_NET_F_CTRL_VQ},
+	{"ctrl_rx", VIRTIO_NET_F_CTRL_RX},
+	{"ctrl_vlan", VIRTIO_NET_F_CTRL_VLAN},
+	{"ctrl_rx_extra", VIRTIO_NET_F_CTRL_RX_EXTRA},
+	{"ctrl_mac_addr", VIRTIO_NET_F_CTRL_MAC_ADDR},
+	{"ctrl_guest_offloads", VIRTIO_NET_F_GUEST_OFFLOADS},
+	{"guest_announce", VIRTIO_NET_F_ANNOUNCE},
+};
+
+static int read_net_options(const struct pci_device_args *args, struct virtio_net_config *c,
+			    struct error *err)
+{
+	enum { MIN_MTU = 68, MIN_NET_QUEUE = 64 };
+	struct opts *opts = args->opts;
+	uint64_t mtu = 0;
+	bool mq = true;
+	int r;
+	*c = (struct virtio_net_config){.rx_size = DEFAULT_QUEUE_SIZE,
+					.tx_size = DEFAULT_QUEUE_SIZE};
+	if ((r = nic_config_parse(args->machine, opts, "virtio-net-pci", args->id, &c->nic, err)) <
+		    0 ||
+	    (r = power_of_2(opts, "rx_queue_size", MIN_NET_QUEUE, VIRTQUEUE_SIZE_MAX, &c->rx_size,
+			    err)) < 0 ||
+	    (r = power_of_2(opts, "tx_queue_size", MIN_NET_QUEUE, VIRTQUEUE_SIZE_MAX, &c->tx_size,
+			    err)) < 0 ||
+	    (r = opts_get_u64(opts, "host_mtu", &mtu, err)) < 0 ||
+	    (r = opts_get_bool(opts, "mq", &mq, err)) < 0)
+		return r;
+	if (mtu && (mtu < MIN_MTU || mtu > UINT16_MAX))
+		return error_set(err, EINVAL, "host_mtu must be %d to %d", MIN_MTU, UINT16_MAX);
+	c->mtu = (uint16_t)mtu;
+	for (size_t n = 0; n < ARRAY_SIZE(net_switches); n++) {
+		bool on = true;
+		if ((r = opts_get_bool(opts, net_switches[n].key, &on, err)) < 0)
+			return r;
+		if (!on)
+			c->without |= net_switches[n].feature;
+	}
+	c->pairs = mq && c->nic.peer ? net_port_queues(c->nic.peer) : 1;
+	return 0;
+}
+
+static void *create_net(const struct pci_device_args *args, struct pci_device **pci,
+			struct error *err)
+{
+	struct virtio_net_config config;
+	struct virtio_pci_config card;
+	if (read_net_options(args, &config, err) < 0 ||
+	    virtio_card_options(args, 2 * config.pairs + 2, &card, err) < 0)
+		return NULL;
+	struct virtio_net *net =
+		virtio_net_new(&args->machine->env, args->machine->dev.pci, &card, &config, err);
+	if (net)
+		*pci = virtio_net_pci(net);
+	return net;
+}
+
+static void free_net(void *device)
+{
+	virtio_net_free(device);
+}
+
+const struct pci_device_type virtio_net_card = {
+	.driver = "virtio-net-pci",
+	.alias = "virtio-net",
+	.help = "virtio network card: netdev=ID,mac=,mq=on|off,host_mtu=,rx_queue_size=,"
+		"tx_queue_size=,\n"
+		"                 csum=, guest_csum=, host_tso4= and other features =on|off",
+	.properties = (const char *const[]){"netdev",
+					    "mac",
+					    "rx_queue_size",
+					    "tx_queue_size",
+					    "host_mtu",
+					    "mq",
+					    "csum",
+					    "guest_csum",
+					    "guest_tso4",
+					    "guest_tso6",
+					    "guest_ecn",
+					    "host_tso4",
+					    "host_tso6",
+					    "host_ecn",
+					    "mrg_rxbuf",
+					    "status",
+					    "ctrl_vq",
+					    "ctrl_rx",
+					    "ctrl_vlan",
+					    "ctrl_rx_extra",
+					    "ctrl_mac_addr",
+					    "ctrl_guest_offloads",
+					    "guest_announce",
+					    VIRTIO_PROPERTIES,
+					    NULL},
+	.romfile = "pxe-virtio.rom",
+	.boot_child = "ethernet-phy@0",
+	.create = create_net,
+	.free = free_net,
+};
+
+/* ---- virtio-rng-pci ---- */
+
+static void *create_rng(const struct pci_device_args *args, struct pci_device **pci,
+			struct error *err)
+{
+	struct virtio_rng_config config = {.fd = -1};
+	struct virtio_pci_config card;
+	const char *id = opts_get(args->opts, "rng");
+	uint64_t period = 65536;
+	if (opts_get_u64(args->opts, "max-bytes", &config.max_bytes, err) < 0 ||
+	    opts_get_u64(args->opts, "period", &period, err) < 0 ||
+	    virtio_card_options(args, 2, &card, err) < 0)
+		return NULL;
+	if (period < 1 || period > UINT32_MAX) {
+		error_set(err, EINVAL, "period must be 1 to %u milliseconds", UINT32_MAX);
+		return NULL;
+	}
+	config.period_ms = (uint32_t)period;
+	if (id && rng_open(id, &config.fd, err) < 0)
+		return NULL;
+	struct virtio_rng *rng =
+		virtio_rng_new(&args->machine->env, args->machine->dev.pci, &card, &config, err);
+	if (rng)
+		*pci = virtio_rng_pci(rng);
+	else if (config.fd >= 0)
+		close(config.fd);
+	return rng;
+}
+
+static void free_rng(void *device)
+{
+	virtio_rng_free(device);
+}
+
+const struct pci_device_type virtio_rng_card = {
+	.driver = "virtio-rng-pci",
+	.alias = "virtio-rng",
+	.help = "random numbers from the host: rng=ID (an -object rng-random or rng-builtin),"
+		"max-bytes=,period=",
+	.properties = (const char *const[]){"rng", "max-bytes", "period", VIRTIO_PROPERTIES, NULL},
+	.create = create_rng,
+	.free = free_rng,
+};
+
+/* ---- virtio-serial-pci and its ports ---- */
+
+static void *create_serial(const struct pci_device_args *args, struct pci_device **pci,
+			   struct error *err)
+{
+	struct virtio_pci_config card;
+	uint64_t ports = VIRTIO_SERIAL_PORTS_MAX;
+	if (opts_get_u64(args->opts, "max_ports", &ports, err) < 0 ||
+	    virtio_card_options(args, 2, &card, err) < 0)
+		return NULL;
+	if (ports < 1 || ports > VIRTIO_SERIAL_PORTS_MAX) {
+		error_set(err, EINVAL, "max_ports must be 1 to %d", VIRTIO_SERIAL_PORTS_MAX);
+		return NULL;
+	}
+	struct virtio_serial *serial = virtio_serial_new(
+		&args->machine->env, args->machine->dev.pci, &card, (unsigned)ports, err);
+	if (serial)
+		*pci = virtio_serial_pci(serial);
+	return serial;
+}
+
+static void free_serial(void *device)
+{
+	virtio_serial_free(device);
+}
+
+const struct pci_device_type virtio_serial_card = {
+	.driver = "virtio-serial-pci",
+	.alias = "virtio-serial",
+	.help = "card for virtconsole and virtserialport: max_ports=31",
+	.properties = (const char *const[]){"max_ports", VIRTIO_PROPERTIES, NULL},
+	.create = create_serial,
+	.free = free_serial,
+};
+
+bool virtio_is_serial_port(const char *driver)
+{
+	return !strcmp(driver, "virtserialport") || !strcmp(driver, "virtconsole");
+}
+
+/* The card that bus= names ("ID.0"), or the first one. */
+static struct virtio_serial *find_serial(struct machine *m, const char *bus, struct error *err)
+{
+	struct list *it;
+	list_for_each(it, &m->pci_devices)
+	{
+		struct pci_unit *unit = list_entry(it, struct pci_unit, link);
+		if (unit->type != &virtio_serial_card)
+			continue;
+		const char *name = unit->id ? unit->id : "virtio-serial-bus";
+		size_t len = strlen(name);
+		if (!bus || (!strncmp(bus, name, len) && !strcmp(bus + len, ".0")))
+			return unit->device;
+	}
+	if (bus)
+		error_set(err, EINVAL,
+			  "there is no bus '%s'; -device virtio-serial-pci,id=ID makes bus ID.0",
+			  bus);
+	else
+		error_set(err, EINVAL, "there is no card for it; add -device virtio-serial-pci");
+	return NULL;
+}
+
+static int add_port(struct machine *m, struct opts *opts, const char *driver, struct error *err)
+{
+	const char *chardev = opts_get(opts, "chardev"), *name = opts_get(opts, "name");
+	const char *bus = opts_get(opts, "bus");
+	uint64_t nr = 0;
+	bool has_nr = opts_has(opts, "nr");
+	opts_get(opts, "id");
+	int r = opts_get_u64(opts, "nr", &nr, err);
+	if (r < 0)
+		return r;
+	if (!chardev)
+		return error_set(err, EINVAL, "it needs chardev=ID");
+	struct virtio_serial *card = find_serial(m, bus, err);
+	if (!card)
+		return -err->code;
+	if ((r = opts_check_unused(
+		     opts, driver,
+		     (const char *const[]){"chardev", "name", "nr", "bus", "id", NULL}, err)) < 0)
+		return r;
+	struct chardev *chr = backend_take_named(m, chardev, err);
+	if (!chr)
+		return -err->code;
+	return virtio_serial_add_port(card, has_nr ? (int)(nr < INT16_MAX ? nr : INT16_MAX) : -1,
+				      !strcmp(driver, "virtconsole"), name, chr, err);
+}
+
+int virtio_build_serial_ports(struct machine *m, struct error *err)
+{
+	const struct options *o = m->options;
+	for (size_t n = 0; n < o->device.count; n++) {
+		const char *text = o->device.item[n];
+		struct opts opts;
+		int r = opts_parse(&opts, text, "driver", err);
+		if (r < 0)
+			return r;
+		const char *driver = opts_get(&opts, "driver");
+		if (driver && virtio_is_serial_port(driver))
+			r = add_port(m, &opts, driver, err);
+		opts_free(&opts);
+		if (r < 0) {
+			error_prefix(err, "-device %s", text);
+			return r;
+		}
+	}
+	return 0;
+}

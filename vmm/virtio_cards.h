@@ -6,7 +6,13 @@
 #include "devices/virtio.h"
 #include "vmm/pci_devices.h"
 
-extern const struct pci_device_type virtio_blk_card;
+extern const struct pci_device_type virtio_blk_card, virtio_net_card, virtio_rng_card,
+	virtio_serial_card;
+
+/* -device virtserialport and virtconsole: whether a driver is one, and all of them, once the cards
+ * are there. */
+bool virtio_is_serial_port(const char *driver);
+int virtio_build_serial_ports(struct machine *m, struct error *err);
 
 /* Properties that all of them have, for the lists of keys. */
 #define VIRTIO_PROPERTIES                                                                          \

@@ -115,12 +115,9 @@ void rig_advance(struct machine *m, uint64_t ns)
 
 void rig_settle(struct machine *m)
 {
-	for (int n = 0; n < IDE_SLOTS; n++)
-		if (m->drives.ide[n])
-			drive_drain(m->drives.ide[n]);
-	for (int n = 0; n < FLOPPY_SLOTS; n++)
-		if (m->drives.floppy[n])
-			drive_drain(m->drives.floppy[n]);
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&m->drives, n))
+			drive_drain(drives_at(&m->drives, n));
 	loop_unlock(m->loop);
 	loop_run_once(m->loop, 0);
 	loop_lock(m->loop);
