@@ -564,6 +564,33 @@ static int device_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t l
 	return rc || end == offset + len ? rc : write_zero_bytes(f, end, offset + len - end);
 }
 
+/* By the file system, without writing data; -ENOTSUP if it cannot. */
+static int allocate_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	int64_t size = file_size(f);
+	bool inside = size >= 0 && range_in(offset, len, (uint64_t)size);
+	/* A punched hole reads as zeroes, but does not make the file longer. */
+	if (may_unmap && inside &&
+	    fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		      (off_t)len) == 0)
+		return 0;
+	if (fallocate(f->fd, FALLOC_FL_ZERO_RANGE, (off_t)offset, (off_t)len) == 0)
+		return 0;
+	return -ENOTSUP;
+}
+
+int file_write_zeroes_fast(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	if (!len)
+		return 0;
+	if (!offset_ok(offset, len))
+		return -EINVAL;
+	if (f->protocol || f->device)
+		return -ENOTSUP;
+	int seen = observe(FILE_ZERO, offset, len, NULL, 0);
+	return seen ? seen : allocate_zeroes(f, offset, len, may_unmap);
+}
+
 int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap)
 {
 	if (!len)
@@ -577,19 +604,10 @@ int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool 
 		int rc = f->protocol->write_zeroes(f->remote, offset, len, may_unmap);
 		return rc == -ENOTSUP ? write_zero_bytes(f, offset, len) : rc;
 	}
-	if (!f->device) {
-		int64_t size = file_size(f);
-		bool inside = size >= 0 && range_in(offset, len, (uint64_t)size);
-		/* A punched hole reads as zeroes, but does not make the file longer. */
-		if (may_unmap && inside &&
-		    fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-			      (off_t)len) == 0)
-			return 0;
-		if (fallocate(f->fd, FALLOC_FL_ZERO_RANGE, (off_t)offset, (off_t)len) == 0)
-			return 0;
-	}
 	if (f->device)
 		return device_write_zeroes(f, offset, len, may_unmap);
+	if (allocate_zeroes(f, offset, len, may_unmap) == 0)
+		return 0;
 	return write_zero_bytes(f, offset, len);
 }
 

@@ -189,7 +189,7 @@ static int write_zero_bytes(struct image *img, uint64_t offset, uint64_t len)
 	return rc;
 }
 
-int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+static int zero_range(struct image *img, uint64_t offset, uint64_t len, bool may_unmap, bool fast)
 {
 	int rc = check_write(img, offset, len);
 	if (!rc && len)
@@ -198,14 +198,25 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 		return rc;
 	if (!img->driver->pwritev)
 		return -ENOTSUP;
+	int (*zero)(struct image * img, uint64_t offset, uint64_t len, bool may_unmap) =
+		fast ? img->driver->write_zeroes_fast : img->driver->write_zeroes;
 	rc = -ENOTSUP;
 	change_begin(img);
-	if (img->driver->write_zeroes)
-		rc = img->driver->write_zeroes(img, offset, len,
-					       may_unmap && (img->flags & IMAGE_DISCARD));
-	if (rc == -ENOTSUP)
+	if (zero)
+		rc = zero(img, offset, len, may_unmap && (img->flags & IMAGE_DISCARD));
+	if (rc == -ENOTSUP && !fast)
 		rc = write_zero_bytes(img, offset, len);
 	return written(img, change_end(img, rc));
+}
+
+int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	return zero_range(img, offset, len, may_unmap, false);
+}
+
+int image_write_zeroes_fast(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	return zero_range(img, offset, len, may_unmap, true);
 }
 
 int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint64_t offset)

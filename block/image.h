@@ -141,6 +141,8 @@ struct image_driver {
 	int (*flush)(struct image *img);
 	int (*discard)(struct image *img, uint64_t offset, uint64_t len);
 	int (*write_zeroes)(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+	/* The same, or -ENOTSUP at once where it would take as long as writing data. */
+	int (*write_zeroes_fast)(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
 	/* Status of the range at `offset`; *count becomes how many bytes (1..len) it holds for.
 	 * Flags of enum block_status or -errno. */
 	int (*block_status)(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
@@ -217,6 +219,8 @@ int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint
 int image_flush(struct image *img);
 int image_discard(struct image *img, uint64_t offset, uint64_t len);
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+/* The same, or -ENOTSUP at once where it would take as long as writing data. */
+int image_write_zeroes_fast(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
 int image_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
 		       uint64_t *host_offset);
 /* The status of a range through all layers from `img` down to, but without, `base` (NULL: the whole

@@ -112,7 +112,8 @@ int nbd_server_add_export(struct nbd_server *s, const struct nbd_export_config *
 	if (c->read_only || !image_writable(c->image))
 		e->flags |= NBD_FLAG_READ_ONLY;
 	else
-		e->flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES;
+		e->flags |=
+			NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
 	if (c->multi_conn)
 		e->flags |= NBD_FLAG_CAN_MULTI_CONN;
 	int rc = 0;

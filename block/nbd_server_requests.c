@@ -238,10 +238,21 @@ static int run(struct worker *w, const struct request *r)
 	case NBD_CMD_BLOCK_STATUS: return do_block_status(p, r);
 	case NBD_CMD_CACHE: return do_cache(w, r);
 	case NBD_CMD_FLUSH: return finish(p, r, -image_flush(img));
-	case NBD_CMD_WRITE: rc = image_pwrite(img, w->buf, r->len, offset); break;
+	case NBD_CMD_WRITE:
+		if (r->flags & NBD_CMD_FLAG_FUA)
+			return finish(p, r,
+				      -image_pwritev_fua(img, &(struct iovec){w->buf, r->len}, 1,
+							 offset));
+		rc = image_pwrite(img, w->buf, r->len, offset);
+		break;
 	case NBD_CMD_TRIM: rc = image_discard(img, offset, r->len); break;
 	case NBD_CMD_WRITE_ZEROES:
-		rc = image_write_zeroes(img, offset, r->len, !(r->flags & NBD_CMD_FLAG_NO_HOLE));
+		if (r->flags & NBD_CMD_FLAG_FAST_ZERO)
+			rc = image_write_zeroes_fast(img, offset, r->len,
+						     !(r->flags & NBD_CMD_FLAG_NO_HOLE));
+		else
+			rc = image_write_zeroes(img, offset, r->len,
+						!(r->flags & NBD_CMD_FLAG_NO_HOLE));
 		break;
 	}
 	if (!rc && (r->flags & NBD_CMD_FLAG_FUA))
@@ -275,7 +286,7 @@ static int judge(const struct nbd_peer *p, const struct request *r)
 	unsigned flags = NBD_CMD_FLAG_FUA;
 	switch (r->type) {
 	case NBD_CMD_READ: flags |= p->structured ? NBD_CMD_FLAG_DF : 0; break;
-	case NBD_CMD_WRITE_ZEROES: flags |= NBD_CMD_FLAG_NO_HOLE; break;
+	case NBD_CMD_WRITE_ZEROES: flags |= NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO; break;
 	case NBD_CMD_BLOCK_STATUS: flags |= NBD_CMD_FLAG_REQ_ONE; break;
 	case NBD_CMD_FLUSH: return r->flags & ~flags ? EINVAL : 0;
 	case NBD_CMD_WRITE:

@@ -355,6 +355,7 @@ const struct image_driver qcow2_driver = {
 	.flush = qcow2_flush,
 	.discard = qcow2_discard,
 	.write_zeroes = qcow2_write_zeroes,
+	.write_zeroes_fast = qcow2_write_zeroes_fast,
 	.block_status = qcow2_block_status,
 	.truncate = qcow2_truncate,
 	.info = qcow2_info,

@@ -352,6 +352,7 @@ void qcow2_wait_for_allocs(struct qcow2 *q, uint64_t offset, uint64_t *len);
 /* qcow2_zero.c */
 int qcow2_discard(struct image *img, uint64_t offset, uint64_t len);
 int qcow2_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+int qcow2_write_zeroes_fast(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
 int qcow2_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
 		       uint64_t *host_offset);
 /* Whole clusters become unallocated. Lock held, ops exclusively. */

@@ -225,6 +225,17 @@ int qcow2_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 	return rc;
 }
 
+int qcow2_write_zeroes_fast(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	const struct qcow2 *q = qcow2_of(img);
+	uint64_t stop = offset + len, mask = q->cluster_size - 1;
+	/* Whole clusters are a matter of the tables, from version 3 on. */
+	if (q->h.version < 3 || q->data_raw || (offset & mask) ||
+	    ((stop & mask) && stop != image_size(img)))
+		return -ENOTSUP;
+	return qcow2_write_zeroes(img, offset, len, may_unmap);
+}
+
 int qcow2_discard(struct image *img, uint64_t offset, uint64_t len)
 {
 	struct qcow2 *q = qcow2_of(img);

@@ -59,6 +59,11 @@ static int raw_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bo
 	return file_write_zeroes(img->file, offset, len, may_unmap);
 }
 
+static int raw_write_zeroes_fast(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	return file_write_zeroes_fast(img->file, offset, len, may_unmap);
+}
+
 static int raw_block_status(struct image *img, uint64_t offset, uint64_t len, uint64_t *count,
 			    uint64_t *host_offset)
 {
@@ -167,6 +172,7 @@ const struct image_driver raw_driver = {
 	.flush = raw_flush,
 	.discard = raw_discard,
 	.write_zeroes = raw_write_zeroes,
+	.write_zeroes_fast = raw_write_zeroes_fast,
 	.block_status = raw_block_status,
 	.truncate = raw_truncate,
 	.create = raw_create,
@@ -185,5 +191,6 @@ const struct image_driver nbd_driver = {
 	.flush = raw_flush,
 	.discard = raw_discard,
 	.write_zeroes = raw_write_zeroes,
+	.write_zeroes_fast = raw_write_zeroes_fast,
 	.block_status = raw_block_status,
 };

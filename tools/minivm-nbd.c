@@ -655,8 +655,6 @@ static int run(struct options *o, struct image *img, struct tls_creds *tls, int 
 	if (count > 0 && o->address.path)
 		unlink(o->address.path);
 	nbd_server_free(server);
-	if (!rc && o->pid_file)
-		unlink(o->pid_file);
 	close(signals);
 	close(life.event);
 	return rc;

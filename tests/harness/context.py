@@ -21,6 +21,10 @@ def minivm_img():
     return str(build / "minivm-img")
 
 
+def minivm_nbd():
+    return str(build / "minivm-nbd")
+
+
 def requires(program):
     """The path of a program, or Skip."""
     path = shutil.which(program)
