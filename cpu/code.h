@@ -28,7 +28,7 @@ struct code_block {
 	struct code_block *successor[2];
 	uint16_t bytes;
 	uint8_t count;
-	uint8_t runs;         /* by the interpreter, until it is worth translating */
+	uint8_t runs, warm;   /* by the interpreter; when it is worth translating */
 	struct jit_code *jit; /* its translations */
 	struct code_block *hash_next;
 	const uint8_t *host;       /* first byte */
@@ -46,10 +46,19 @@ static inline uint64_t block_key(const struct soft_cpu *c, const uint8_t *host)
 	return (uintptr_t)host | (c->code32 ? BLOCK_CODE32 : 0);
 }
 
+/*
+ * A page of host memory that blocks were decoded from. Stores to it are looked at while it is
+ * `watched`; a page that lost its last block stays so for a while, because what is written next is
+ * often code again.
+ */
 struct code_page {
+	uint64_t granules; /* bit n: blocks may lie on bytes 64 n to 64 n + 63 */
 	struct code_page *next;
 	uintptr_t host;
 	struct block_link *blocks;
+	bool watched;
+	uint8_t quiet;     /* stores looked at in vain since the last block went */
+	uint8_t rewritten; /* translated blocks that were dropped: it takes longer to translate again */
 };
 
 enum { BLOCK_HASH = 1 << 15, PAGE_HASH = 1 << 12, WRITTEN_MAX = 64 };
@@ -60,7 +69,8 @@ struct code_cache {
 	struct soft_cpu *cpus; /* that share it, by code_peer */
 	uint8_t *arena;
 	size_t used;
-	struct jit_cache *jit;    /* NULL: the interpreter alone */
+	struct jit_cache *jit;                           /* NULL: the interpreter alone */
+	struct code_block *dropped[BLOCK_MAX_INSNS + 1]; /* by count: memory to be used again */
 	struct code_block *draft; /* with room for BLOCK_MAX_INSNS: a block being decoded */
 	struct code_block *block[BLOCK_HASH];
 	struct code_page *page[PAGE_HASH];
@@ -77,7 +87,7 @@ struct code_cache {
 
 /* ---- decode.c ---- */
 enum { OPCODE_ILLEGAL = 0x4FF }; /* of what only raises an exception, whatever its bytes */
-enum { DECODE_MORE = 0 }; /* the bytes given are not a whole instruction */
+enum { DECODE_MORE = 0 };        /* the bytes given are not a whole instruction */
 /*
  * Decodes one instruction for the code size `code32`. Returns its length, or DECODE_MORE. What is
  * illegal becomes an instruction that raises #UD (or #GP(0) past 15 bytes). *ends: the block ends
@@ -94,10 +104,10 @@ int code_attach(struct soft_cpu *c, struct error *err);
 void code_detach(struct soft_cpu *c);
 /* The block at next_eip; decoded if need be, which may raise. */
 struct code_block *code_find_slow(struct soft_cpu *c);
-/* Whether blocks were decoded from the host page. */
-bool code_on_page(const struct code_cache *cache, const uint8_t *host);
-/* The running CPU wrote these bytes (in one page): drops the blocks on them. Returns whether the
- * page still has blocks. */
+/* The host page if stores to it must be looked at, for the bits of its `granules`; or NULL. */
+struct code_page *code_on_page(struct code_cache *cache, const uint8_t *host);
+/* The running CPU wrote these bytes (in one page): drops the blocks on them. Returns whether stores
+ * to the page must be looked at further. */
 bool code_written(struct soft_cpu *c, const uint8_t *host, size_t len);
 /* Drops all blocks, and every CPU's memory of the last one. Only between blocks. */
 void code_flush(struct code_cache *cache);

@@ -57,6 +57,7 @@ void code_flush(struct code_cache *cc)
 		jit_cache_flush(cc);
 	memset(cc->block, 0, sizeof(cc->block));
 	memset(cc->page, 0, sizeof(cc->page));
+	memset(cc->dropped, 0, sizeof(cc->dropped));
 	cc->used = 0;
 	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer)
 		c->last_block = NULL;
@@ -78,15 +79,21 @@ static struct code_page *page_find(const struct code_cache *cc, uintptr_t host)
 	return p;
 }
 
-bool code_on_page(const struct code_cache *cc, const uint8_t *host)
+struct code_page *code_on_page(struct code_cache *cc, const uint8_t *host)
 {
-	const struct code_page *p = page_find(cc, HOST_PAGE(host));
-	return p && p->blocks;
+	struct code_page *p = page_find(cc, HOST_PAGE(host));
+
+	/* Whoever asks is about to make stores to it fast. */
+	if (p && !p->blocks)
+		p->watched = false;
+	return p && p->blocks ? p : NULL;
 }
 
 /* From now on stores to the page take the slow path, on all CPUs and through all mappings. */
-static void watch_writes(struct code_cache *cc, uintptr_t host)
+static void watch_writes(struct code_cache *cc, struct code_page *p)
 {
+	uintptr_t host = p->host;
+
 	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer) {
 		for (unsigned n = 0; n < 2 * TLB_SIZE; n++) {
 			struct tlb_entry *e = &c->tlbs[n / TLB_SIZE].write[n % TLB_SIZE];
@@ -97,8 +104,41 @@ static void watch_writes(struct code_cache *cc, uintptr_t host)
 				e->flags |= TLB_CODE;
 			}
 		}
-		jit_tables_unwritable(c, host);
+		jit_tables_unwritable(c, p);
 	}
+}
+
+/* The bytes of a page that a block was decoded from; `link` says which of its pages. */
+static void block_range(const struct code_block *b, const struct block_link *link, uintptr_t *from,
+			uintptr_t *to)
+{
+	if (link == &b->link[0]) {
+		*from = (uintptr_t)b->host;
+		*to = *from + b->bytes;
+		if (b->host2)
+			*to = HOST_PAGE(b->host) + GUEST_PAGE_SIZE;
+	} else {
+		*from = (uintptr_t)b->host2;
+		*to = *from + b->bytes - (GUEST_PAGE_SIZE - ((uintptr_t)b->host & PAGE_OFFSET));
+	}
+}
+
+enum { GRANULE_SHIFT = 6 };
+
+static uint64_t granules(uintptr_t from, uintptr_t to)
+{
+	unsigned first = (from & PAGE_OFFSET) >> GRANULE_SHIFT;
+	unsigned last = ((to - 1) & PAGE_OFFSET) >> GRANULE_SHIFT;
+
+	return UINT64_MAX >> (63 - last) & UINT64_MAX << first;
+}
+
+static uint64_t block_granules(const struct code_block *b, const struct block_link *link)
+{
+	uintptr_t from, to;
+
+	block_range(b, link, &from, &to);
+	return granules(from, to);
 }
 
 static void page_add_block(struct code_cache *cc, struct code_block *b, unsigned which,
@@ -112,8 +152,11 @@ static void page_add_block(struct code_cache *cc, struct code_block *b, unsigned
 		*p = (struct code_page){.host = host, .next = cc->page[page_hash(host)]};
 		cc->page[page_hash(host)] = p;
 	}
-	if (!p->blocks)
-		watch_writes(cc, host);
+	if (!p->watched)
+		watch_writes(cc, p);
+	p->watched = true;
+	p->quiet = 0;
+	p->granules |= block_granules(b, &b->link[which]);
 	b->link[which] = (struct block_link){.next = p->blocks, .block = b};
 	p->blocks = &b->link[which];
 }
@@ -141,53 +184,49 @@ static void block_drop(struct code_cache *cc, struct code_block *b)
 	if (b->jit)
 		jit_block_dropped(cc, b);
 	b->key = 0;
-}
-
-/* Whether the block was decoded from any of [start, end), which lies in the page that `link` is in.
- */
-static bool block_covers(const struct code_block *b, const struct block_link *link, uintptr_t start,
-			 uintptr_t end)
-{
-	uintptr_t from, to;
-
-	if (link == &b->link[0]) {
-		from = (uintptr_t)b->host;
-		to = from + b->bytes;
-	} else {
-		from = (uintptr_t)b->host2;
-		to = from + b->bytes - (GUEST_PAGE_SIZE - ((uintptr_t)b->host & PAGE_OFFSET));
-	}
-	return from < end && start < to;
+	b->hash_next = cc->dropped[b->count];
+	cc->dropped[b->count] = b;
 }
 
 /* Drops the blocks of one page that lie on [host, host + len). `running` becomes true if the given
  * block was among them. */
-static bool drop_range(struct code_cache *cc, const uint8_t *host, size_t len,
+static void drop_range(struct code_cache *cc, struct code_page *p, const uint8_t *host, size_t len,
 		       const struct code_block *current, bool *running)
 {
-	struct code_page *p = page_find(cc, HOST_PAGE(host));
-	uintptr_t start = (uintptr_t)host, end = start + len;
+	uintptr_t start = (uintptr_t)host, end = start + len, from, to;
 
-	if (!p)
-		return false;
+	if (!(p->granules & granules(start, end)))
+		return;
+	p->granules = 0;
 	for (struct block_link *l = p->blocks, *next; l; l = next) {
 		next = l->next;
-		if (!block_covers(l->block, l, start, end))
+		block_range(l->block, l, &from, &to);
+		if (from >= end || start >= to) {
+			p->granules |= granules(from, to);
 			continue;
+		}
 		if (l->block == current)
 			*running = true;
+		if (l->block->jit && p->rewritten < UINT8_MAX)
+			p->rewritten++;
 		block_drop(cc, l->block);
 	}
-	return p->blocks != NULL;
 }
 
 bool code_written(struct soft_cpu *c, const uint8_t *host, size_t len)
 {
-	bool running = false, left = drop_range(c->code, host, len, c->block, &running);
+	enum { QUIET_MAX = 64 };
+	struct code_page *p = page_find(c->code, HOST_PAGE(host));
+	bool running = false;
 
+	if (!p)
+		return false;
+	drop_range(c->code, p, host, len, c->block, &running);
 	if (running)
 		cpu_end_block(c);
-	return left;
+	if (!p->blocks && p->quiet++ == QUIET_MAX)
+		p->watched = false;
+	return p->watched;
 }
 
 /* ---- Writes from outside ---- */
@@ -227,7 +266,9 @@ void code_take_written(struct soft_cpu *c)
 			size_t piece = GUEST_PAGE_SIZE - ((uintptr_t)host & PAGE_OFFSET);
 			if (piece > left)
 				piece = left;
-			drop_range(cc, host, piece, NULL, &running);
+			struct code_page *p = page_find(cc, HOST_PAGE(host));
+			if (p)
+				drop_range(cc, p, host, piece, NULL, &running);
 			host += piece;
 			left -= piece;
 		}
@@ -239,6 +280,17 @@ void code_take_written(struct soft_cpu *c)
 
 /* ---- Making blocks ---- */
 
+/* How often a block is interpreted before it is translated: longer where translations were
+ * overwritten again and again. */
+static uint8_t warm_after(const struct code_cache *cc, const uint8_t *host)
+{
+	enum { OFTEN = 8, LONGEST = 250 };
+	const struct code_page *p = page_find(cc, HOST_PAGE(host));
+	unsigned n = p && p->rewritten > OFTEN ? p->rewritten : 0;
+
+	return (uint8_t)(BLOCK_WARM + n < LONGEST ? BLOCK_WARM + n : LONGEST);
+}
+
 static struct code_block *block_insert(struct code_cache *cc, const struct code_block *from)
 {
 	size_t size = sizeof(*from) + from->count * sizeof(from->insn[0]);
@@ -246,10 +298,15 @@ static struct code_block *block_insert(struct code_cache *cc, const struct code_
 
 	if (!arena_has(cc, size + 2 * sizeof(struct code_page) + 64))
 		code_flush(cc);
-	b = arena_take(cc, size);
+	b = cc->dropped[from->count];
+	if (b)
+		cc->dropped[from->count] = b->hash_next;
+	else
+		b = arena_take(cc, size);
 	memcpy(b, from, size);
 	b->hash_next = *bucket;
 	*bucket = b;
+	b->warm = warm_after(cc, b->host);
 	page_add_block(cc, b, 0, b->host);
 	if (b->host2)
 		page_add_block(cc, b, 1, b->host2);

@@ -54,7 +54,10 @@ enum jit_table_layout {
 	/* The jump cache, indexed by the low 16 bits of EIP: minus (EIP + mode), and code. */
 	JIT_JUMP_TAG = JIT_EXEC + (1 << 20) * JIT_ENTRY,
 	JIT_JUMP_CODE = JIT_JUMP_TAG + (1 << 16) * JIT_ENTRY,
-	JIT_TABLES_SIZE = JIT_JUMP_CODE + (1 << 16) * JIT_ENTRY,
+	/* For pages with code, by page number: address of code_page.granules, and what JIT_WRITE has for
+	 * others. */
+	JIT_CODE = JIT_JUMP_CODE + (1 << 16) * JIT_ENTRY,
+	JIT_TABLES_SIZE = JIT_CODE + (1 << 20) * 2 * JIT_ENTRY,
 };
 
 /* What code was translated for, beside its bytes and EIP. Modes are numbered from 1. */
@@ -214,8 +217,8 @@ struct jit_thunks {
 	void (*enter)(struct soft_cpu *c, const uint8_t *entry);
 	const uint8_t *callout; /* called with a struct jit_site behind the call */
 	/* By log2 of the size (1, 2, 4, 8, 16) and write: called with a linear address in R8D that
-	 * was not aligned; RCX becomes the delta, or 0. */
-	const uint8_t *misaligned[5][2];
+	 * the tables did not settle: misaligned, or on a page with code. RCX becomes the delta, or 0. */
+	const uint8_t *closer_look[5][2];
 };
 void jit_emit_thunks(struct emitter *e, struct jit_thunks *t);
 
@@ -288,8 +291,13 @@ void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bo
 void jit_tables_clear(struct soft_cpu *c, bool global_too);
 /* Clears the page, or with `large` the 4 MiB around it as far as they are pieces of large pages. */
 void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large);
-/* Stores to that page of host memory must be looked at from now on. */
-void jit_tables_unwritable(struct soft_cpu *c, uintptr_t host);
+/* A writable page with code: stores where `page` has none need no closer look. */
+void jit_tables_fill_code(struct soft_cpu *c, uint32_t linear, bool user, const struct tlb_entry *e,
+			  const struct code_page *page);
+/* All code_page structs go away. */
+void jit_tables_forget_code(struct soft_cpu *c);
+/* Stores to that page must be looked at from now on. */
+void jit_tables_unwritable(struct soft_cpu *c, const struct code_page *page);
 /* Calls `fn` for each page of a logged region that can be written. */
 void jit_tables_logged(struct soft_cpu *c, void (*fn)(struct soft_cpu *c, const uint8_t *host));
 /* Forgets one entry of the jump cache if it leads to `code`, or all if that is NULL. */

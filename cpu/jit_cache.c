@@ -118,6 +118,7 @@ void jit_cache_flush(struct code_cache *cc)
 	jc->stats.flushes++;
 	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer) {
 		jit_tables_forget_jump(c, NULL);
+		jit_tables_forget_code(c);
 		c->jit.mode = 0;
 	}
 }
@@ -133,13 +134,13 @@ void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct ji
 {
 	struct jit_link *l = &from->link[n];
 	const struct code_block *a = from->block, *b = to->block;
-	bool same_page = !a->host2 && !b->host2 &&
+	bool same_page = a && !a->host2 && !b->host2 &&
 			 ((uintptr_t)a->host ^ (uintptr_t)b->host) < GUEST_PAGE_SIZE;
 	const uint8_t *target = !same_page            ? to->indirect
 				: to->eip > from->eip ? to->entry
 						      : to->checked;
 
-	if (l->target)
+	if (l->target || !a)
 		return;
 	l->target = to;
 	l->unchecked = target == to->entry;
@@ -172,6 +173,7 @@ void jit_block_dropped(struct code_cache *cc, struct code_block *b)
 				unlink_from(&code->link[n]);
 		for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer)
 			jit_tables_forget_jump(c, code);
+		code->block = NULL;
 		cc->jit->stats.dropped++;
 	}
 	b->jit = NULL;

@@ -155,8 +155,8 @@ static void look_up(struct jit *j, int reg, unsigned log2, int32_t table)
 	emit_rm(e, OP_LOAD | EMIT_W, RCX, R13, R9, 3, table);
 }
 
-/* Where a miss goes first when the address may be misaligned. */
-static const uint8_t *misaligned_stub(struct jit *j, int reg, unsigned log2, bool write)
+/* Where a miss goes first. */
+static const uint8_t *closer_look_stub(struct jit *j, int reg, unsigned log2, bool write)
 {
 	const uint8_t *interpreter = interpreter_stub(j), *stub = emit_exec(&j->cold);
 	/* Behind the JRCXZ that leads here. */
@@ -164,7 +164,7 @@ static const uint8_t *misaligned_stub(struct jit *j, int reg, unsigned log2, boo
 
 	if (reg != R8)
 		emit_mov32(&j->cold, R8, reg);
-	emit_call(&j->cold, j->cache->thunks.misaligned[log2][write]);
+	emit_call(&j->cold, j->cache->thunks.closer_look[log2][write]);
 	uint8_t *miss = emit_jrcxz(&j->cold);
 	emit_jmp(&j->cold, resume);
 	emit_here(&j->cold, miss);
@@ -185,10 +185,10 @@ int jit_translate(struct jit *j, unsigned seg, int reg, unsigned size, enum mem_
 	look_up(j, reg, log2, write ? JIT_WRITE : JIT_READ);
 	/* FS and GS may reach to the end of 4 GiB from a base that is not 0: only aligned accesses
 	 * are known not to wrap. */
-	if (!log2 || aligned || seg == S_FS || seg == S_GS)
+	if ((!log2 && !write) || aligned || seg == S_FS || seg == S_GS)
 		jit_interpret_if_rcx_zero(j);
 	else
-		jrcxz_to(j, misaligned_stub(j, reg, log2, write));
+		jrcxz_to(j, closer_look_stub(j, reg, log2, write));
 	return reg;
 }
 

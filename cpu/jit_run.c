@@ -42,7 +42,7 @@ static struct jit_code *find_code(const struct code_block *b, uint32_t eip, uint
 /* Whether the block has run often enough to be worth translating. */
 static bool is_warm(const struct soft_cpu *c, const struct code_block *b)
 {
-	unsigned after = c->config.jit_after ? c->config.jit_after - 1 : BLOCK_WARM;
+	unsigned after = c->config.jit_after ? c->config.jit_after - 1 : b->warm;
 
 	return b->runs >= (after < BLOCK_NEVER ? after : BLOCK_NEVER - 1);
 }

@@ -19,7 +19,8 @@ struct jit_fill {
 	uint32_t word;
 };
 enum {
-	FILL_TYPE = 3, /* enum mem_type */
+	FILL_TYPE = 3, /* enum mem_type, or FILL_CODE: an entry of JIT_CODE */
+	FILL_CODE = 3,
 	FILL_USER = 1 << 2,
 	FILL_GLOBAL = 1 << 3,
 	FILL_LARGE = 1 << 4,
@@ -27,11 +28,16 @@ enum {
 };
 enum { FILLS_FIRST = 1 << 12 };
 
+_Static_assert(FILL_CODE > (int)MEM_EXEC, "kinds of entries");
+
 static uint64_t *entry_of(const struct soft_cpu *c, uint32_t fill)
 {
 	static const int32_t table[] = {
 		[MEM_READ] = JIT_READ, [MEM_WRITE] = JIT_WRITE, [MEM_EXEC] = JIT_EXEC};
 
+	if ((fill & FILL_TYPE) == FILL_CODE)
+		return (uint64_t *)(c->jit.tables[!!(fill & FILL_USER)] + JIT_CODE) +
+		       (fill >> 12) * 2;
 	return (uint64_t *)(c->jit.tables[!!(fill & FILL_USER)] + table[fill & FILL_TYPE]) +
 	       (fill >> 12);
 }
@@ -126,6 +132,32 @@ void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bo
 	c->jit.fills[c->jit.fill_count++].word = fill;
 }
 
+static void fill_code(struct soft_cpu *c, uint32_t fill, uint64_t delta,
+		      const struct code_page *page)
+{
+	uint64_t *entry;
+
+	if (!make_room(c))
+		return;
+	fill |= FILL_CODE;
+	entry = entry_of(c, fill);
+	entry[0] = (uintptr_t)&page->granules;
+	entry[1] = delta;
+	c->jit.fills[c->jit.fill_count++].word = fill;
+}
+
+void jit_tables_fill_code(struct soft_cpu *c, uint32_t linear, bool user, const struct tlb_entry *e,
+			  const struct code_page *page)
+{
+	/* Pages that log writes would need a note each time. */
+	if (c->jit.tables[0] && !(e->flags & TLB_LOGGED))
+		fill_code(c,
+			  (linear & PAGE_ADDR) | (user ? FILL_USER : 0) |
+				  (e->flags & TLB_GLOBAL ? FILL_GLOBAL : 0) |
+				  (e->flags & TLB_LARGE ? FILL_LARGE : 0),
+			  e->delta, page);
+}
+
 void jit_tables_clear(struct soft_cpu *c, bool global_too)
 {
 	unsigned kept = 0;
@@ -149,7 +181,7 @@ void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large)
 	if (!c->jit.tables[0])
 		return;
 	for (unsigned user = 0; user < 2; user++)
-		for (unsigned type = MEM_READ; type <= MEM_EXEC; type++)
+		for (unsigned type = MEM_READ; type <= FILL_CODE; type++)
 			*entry_of(c, (linear & PAGE_ADDR) | type | (user ? FILL_USER : 0)) = 0;
 	for (unsigned n = 0; large && n < c->jit.fill_count; n++) {
 		uint32_t fill = c->jit.fills[n].word;
@@ -158,18 +190,36 @@ void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large)
 	}
 }
 
-void jit_tables_unwritable(struct soft_cpu *c, uintptr_t host)
+void jit_tables_unwritable(struct soft_cpu *c, const struct code_page *page)
 {
+	unsigned count = c->jit.fill_count;
+
 	if (!c->jit.tables[0])
 		return;
-	for (unsigned n = 0; n < c->jit.fill_count; n++) {
+	for (unsigned n = 0; n < count; n++) {
 		uint32_t fill = c->jit.fills[n].word;
 		if ((fill & FILL_TYPE) != MEM_WRITE)
 			continue;
-		uint64_t *entry = entry_of(c, fill);
-		if (*entry && *entry + (fill & PAGE_ADDR) == host)
-			*entry = 0;
+		uint64_t *entry = entry_of(c, fill), delta = *entry;
+		if (!delta || delta + (fill & PAGE_ADDR) != page->host)
+			continue;
+		*entry = 0;
+		if (fill & FILL_LOGGED)
+			continue;
+		/* make_room() may drop notes, of which those before n have been seen. */
+		fill_code(c, fill & ~(uint32_t)FILL_TYPE, delta, page);
+		if (c->jit.fill_count <= count) {
+			count = c->jit.fill_count;
+			n = UINT32_MAX;
+		}
 	}
+}
+
+void jit_tables_forget_code(struct soft_cpu *c)
+{
+	for (unsigned n = 0; c->jit.tables[0] && n < c->jit.fill_count; n++)
+		if ((c->jit.fills[n].word & FILL_TYPE) == FILL_CODE)
+			*entry_of(c, c->jit.fills[n].word) = 0;
 }
 
 void jit_tables_logged(struct soft_cpu *c, void (*fn)(struct soft_cpu *c, const uint8_t *host))

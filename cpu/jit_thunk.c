@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The code between C and translated code: entering it, calling out of it, and the closer look at
- * misaligned addresses. Written once when the code memory is made.
+ * addresses that the tables do not settle. Written once when the code memory is made.
  */
 #include "cpu/jit.h"
 #include <stddef.h>
 
 #define CPU(field) ((int32_t)offsetof(struct soft_cpu, field))
 
-enum { OP_LOAD = 0x8B, OP_STORE = 0x89, OP_CMP_IMM8 = 0x80, OP_JE = 0x74 };
+enum {
+	OP_LOAD = 0x8B,
+	OP_STORE = 0x89,
+	OP_CMP_IMM8 = 0x80,
+	OP_JE = 0x74,
+	OP_RET = 0xC3,
+	PAGE_SHIFT = 12
+};
 
 const int8_t jit_host_reg[8] = {RAX, R10, RDX, RBX, R15, RBP, RSI, RDI};
 
@@ -106,13 +113,12 @@ static void emit_enter(struct emitter *e, const uint8_t *restore)
 }
 
 /*
- * R8D is an address that is not a multiple of `size`. If the entries of the pages of its first and
- * last byte are equal, both pages are one or lie behind each other in host memory too.
+ * R8D is an address that the table has no entry for. If the entries of the pages of its first and
+ * last byte are equal, both pages are one or lie behind each other in host memory too: RCX is the
+ * delta then and the thunk returns; otherwise RCX is 0.
  */
 static void emit_misaligned(struct emitter *e, unsigned size, int32_t table)
 {
-	enum { OP_RET = 0xC3, PAGE_SHIFT = 12 };
-
 	emit_lea32(e, R9, R8, HOST_NONE, 0, (int32_t)size - 1);
 	emit_mov_imm32(e, RCX, PAGE_SHIFT);
 	emit_shift(e, EMIT_SHRX, false, R9, R9, RCX);
@@ -125,11 +131,64 @@ static void emit_misaligned(struct emitter *e, unsigned size, int32_t table)
 	emit_rr(e, 0x87 | EMIT_W, RCX, R9); /* XCHG */
 	uint8_t *equal = emit_jrcxz(e);
 	emit_mov_imm32(e, RCX, 0);
-	emit8(e, OP_RET);
+	uint8_t *out = emit_jmp_short(e);
 	emit_here(e, equal);
 	emit_rr(e, OP_STORE | EMIT_W, R9, RCX);
-	emit_here(e, none);
 	emit8(e, OP_RET);
+	emit_here(e, none);
+	emit_here(e, out);
+}
+
+/*
+ * A store at R8D to a page with code: if no code lies on its granule of 64 bytes, RCX becomes the
+ * delta, otherwise 0. A misaligned one might touch two.
+ */
+static void emit_beside_code(struct emitter *e, unsigned log2)
+{
+	enum { GRANULE_SHIFT = 6, TOP_BIT = 63 };
+	uint8_t *unknown;
+
+	if (log2) {
+		emit_mov_imm32(e, RCX, TOP_BIT + 1 - log2);
+		emit_shift(e, EMIT_SHLX, true, RCX, R8, RCX);
+		uint8_t *aligned = emit_jrcxz(e);
+		emit_mov_imm32(e, RCX, 0);
+		emit8(e, OP_RET);
+		emit_here(e, aligned);
+	}
+	emit_push(e, R10);
+	emit_mov_imm32(e, RCX, PAGE_SHIFT);
+	emit_shift(e, EMIT_SHRX, false, R9, R8, RCX);
+	emit_lea64(e, R9, R9, R9, 0, 0);
+	emit_rm(e, OP_LOAD | EMIT_W, RCX, R13, R9, 3, JIT_CODE);
+	unknown = emit_jrcxz(e);
+	emit_rm(e, OP_LOAD | EMIT_W, R10, RCX, HOST_NONE, 0, 0);
+	emit_mov_imm32(e, RCX, GRANULE_SHIFT);
+	emit_shift(e, EMIT_SHRX, false, RCX, R8, RCX);
+	emit_shift(e, EMIT_SHRX, true, R10, R10, RCX);
+	emit_mov_imm32(e, RCX, TOP_BIT);
+	emit_shift(e, EMIT_SHLX, true, RCX, R10, RCX);
+	uint8_t *clean = emit_jrcxz(e);
+	emit_mov_imm32(e, RCX, 0);
+	uint8_t *out = emit_jmp_short(e);
+	emit_here(e, clean);
+	emit_rm(e, OP_LOAD | EMIT_W, RCX, R13, R9, 3, JIT_CODE + JIT_ENTRY);
+	emit_here(e, unknown);
+	emit_here(e, out);
+	emit_pop(e, R10);
+	emit8(e, OP_RET);
+}
+
+static void emit_closer_look(struct emitter *e, unsigned log2, bool write)
+{
+	if (log2)
+		emit_misaligned(e, 1u << log2, write ? JIT_WRITE : JIT_READ);
+	if (write) {
+		emit_beside_code(e, log2);
+	} else {
+		emit_mov_imm32(e, RCX, 0);
+		emit8(e, OP_RET);
+	}
 }
 
 void jit_emit_thunks(struct emitter *e, struct jit_thunks *t)
@@ -141,10 +200,10 @@ void jit_emit_thunks(struct emitter *e, struct jit_thunks *t)
 	emit_callout(e, restore);
 	t->enter = (void (*)(struct soft_cpu *, const uint8_t *))(uintptr_t)emit_exec(e);
 	emit_enter(e, restore);
-	for (unsigned n = 0; n < ARRAY_SIZE(t->misaligned); n++) {
+	for (unsigned n = 0; n < ARRAY_SIZE(t->closer_look); n++) {
 		for (unsigned write = 0; write < 2; write++) {
-			t->misaligned[n][write] = emit_exec(e);
-			emit_misaligned(e, 1u << n, write ? JIT_WRITE : JIT_READ);
+			t->closer_look[n][write] = emit_exec(e);
+			emit_closer_look(e, n, write);
 		}
 	}
 }

@@ -260,6 +260,7 @@ static struct tlb_entry *tlb_fill(struct soft_cpu *c, uint32_t linear, enum mem_
 	uint64_t offset =
 		(type == MEM_WRITE ? range->wr_offset : range->rd_offset) + (w->gpa - range->start);
 	uint32_t page = linear & PAGE_ADDR, flags = 0;
+	struct code_page *code = NULL;
 	bool whole = range->start <= w->gpa && range->end - w->gpa >= GUEST_PAGE_SIZE;
 
 	if (w->global && c->cr4 & CR4_PGE)
@@ -278,7 +279,8 @@ static struct tlb_entry *tlb_fill(struct soft_cpu *c, uint32_t linear, enum mem_
 				mem_dirty_mark(region, offset, GUEST_PAGE_SIZE);
 				flags |= TLB_LOGGED;
 			}
-			if (code_on_page(c->code, host))
+			code = code_on_page(c->code, host);
+			if (code)
 				flags |= TLB_CODE;
 		}
 		e->delta = (uintptr_t)host - page;
@@ -289,6 +291,8 @@ static struct tlb_entry *tlb_fill(struct soft_cpu *c, uint32_t linear, enum mem_
 	e->flags = flags;
 	e->tag = page | (flags & (TLB_MMIO | TLB_CODE | TLB_WATCH) ? TLB_SLOW : 0);
 	jit_tables_fill(c, linear, type, user, e);
+	if (code && !(flags & TLB_WATCH))
+		jit_tables_fill_code(c, linear, user, e, code);
 	return e;
 }
 
