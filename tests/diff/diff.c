@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * diff: compares the software CPU with the host CPU on random instruction streams.
+ * diff: compares interpreter and translator with the host CPU on random instruction streams.
  *
  *   diff [--seed N] [--count INSTRUCTIONS] [--only GROUP[,GROUP...]] [--block N] [--keep-going N]
+ *        [--verify] [--forms]
  *
- * A block of instructions runs on both. An exception ends the run on both sides at the same place
- * with the same state, or it is a difference; then the block goes on behind the instruction. When a
- * block differs, it is run again one instruction at a time (EFLAGS.TF), so that the instruction can
- * be named.
+ * A block of instructions runs on all. An exception ends the run everywhere at the same place with
+ * the same state, or it is a difference; then the block goes on behind the instruction. The
+ * translator runs it a second time, through the jumps that the first run linked. When a block
+ * differs, it is run again one instruction at a time (EFLAGS.TF), so that the instruction can be
+ * named; what the translator alone does wrong may be right step by step, since single steps are
+ * interpreted.
+ *
+ * --verify: the translator in lock-step mode. --forms: how often each instruction form was
+ * executed, to the least often one.
  */
 #include "tests/diff/diff.h"
+#include "lib/bytes.h"
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,8 +37,9 @@ enum {
 #define FLAGS_COMPARED (FL_ARITH | FL_DF | FL_NT | FL_AC | FL_ID)
 
 static struct block block;
-static struct machine_state start, native, soft;
+static struct machine_state start, native, soft; /* `soft`: of the engine being compared */
 static uint8_t start_data[DATA_SIZE];
+static enum soft_engine engine;
 
 /* ---- comparing ---- */
 
@@ -80,7 +88,7 @@ static bool same(const struct machine_state *a, const struct machine_state *b, u
 {
 	return memcmp(a->gpr, b->gpr, sizeof a->gpr) == 0 && a->eip == b->eip &&
 	       !((a->eflags ^ b->eflags) & FLAGS_COMPARED & ~undefined) && same_fx(a->fx, b->fx) &&
-	       memcmp(native_data, soft_data, DATA_SIZE) == 0;
+	       memcmp(native_data, soft_data[engine], DATA_SIZE) == 0;
 }
 
 /* ---- reporting ---- */
@@ -90,7 +98,7 @@ static void ignore_pointers(const struct gen_insn *insn)
 {
 	for (unsigned n = 0; n < 32; n++)
 		if (insn->env_bytes >> n & 1)
-			soft_data[insn->env + n] = native_data[insn->env + n];
+			soft_data[engine][insn->env + n] = native_data[insn->env + n];
 }
 
 static void print_bytes(const uint8_t *p, unsigned n)
@@ -101,7 +109,7 @@ static void print_bytes(const uint8_t *p, unsigned n)
 
 static void print_outcome(const char *who, const struct machine_state *s, const struct outcome *o)
 {
-	printf("  %-6s eip %08x ", who, s->eip);
+	printf("  %-11s eip %08x ", who, s->eip);
 	if (o->finished)
 		printf("finished\n");
 	else
@@ -133,8 +141,8 @@ static void print_states(const struct machine_state *from, const struct outcome 
 	unsigned printed = 0;
 
 	print_outcome("host", &native, no);
-	print_outcome("soft", &soft, so);
-	printf("    before -> host / soft where they differ\n");
+	print_outcome(soft_names[engine], &soft, so);
+	printf("    before -> host / %s where they differ\n", soft_names[engine]);
 	for (unsigned n = 0; n < 8; n++)
 		print_row(gpr[n], (const uint8_t *)&from->gpr[n], (const uint8_t *)&native.gpr[n],
 			  (const uint8_t *)&soft.gpr[n], 4);
@@ -161,9 +169,9 @@ static void print_states(const struct machine_state *from, const struct outcome 
 		}
 	}
 	for (unsigned n = 0; n < DATA_SIZE && printed < 32; n++)
-		if (native_data[n] != soft_data[n]) {
+		if (native_data[n] != soft_data[engine][n]) {
 			printf("  * [%08x] %02x / %02x\n", DATA_BASE + n, native_data[n],
-			       soft_data[n]);
+			       soft_data[engine][n]);
 			printed++;
 		}
 }
@@ -173,7 +181,8 @@ static void print_states(const struct machine_state *from, const struct outcome 
 static void load_memory(const uint8_t *data)
 {
 	memcpy(native_data, data, DATA_SIZE);
-	memcpy(soft_data, data, DATA_SIZE);
+	for (unsigned e = 0; e < SOFT_ENGINES; e++)
+		memcpy(soft_data[e], data, DATA_SIZE);
 }
 
 /* Index of the instruction at `eip`, or `count` if none begins there. */
@@ -204,33 +213,69 @@ static bool is_trampoline(const struct outcome *soft)
 	return soft->vector == EXC_PF && soft->cr2 - TRAMPOLINE < TRAMPOLINE_SIZE;
 }
 
-/* True if the block did the same on both. */
-static bool run_block(void)
+/* What the host did: the stretches between exceptions. */
+static struct stretch {
+	struct machine_state before, after;
+	struct outcome outcome;
+	uint8_t data[DATA_SIZE]; /* after */
+} stretches[MAX_FAULTS + 1];
+static unsigned stretch_count;
+
+static void run_natively(void)
 {
-	struct outcome no, so;
+	uint32_t next = start.eip;
 
-	native = soft = start;
-	for (unsigned faults = 0;; faults++) {
-		uint32_t next;
+	native = start;
+	stretch_count = 0;
+	while (next) {
+		struct stretch *t = &stretches[stretch_count++];
 
-		native_run(&native, &no);
-		soft_run(&soft, &so);
+		native.eip = next;
+		t->before = native;
+		native_run(&native, &t->outcome);
+		t->after = native;
+		memcpy(t->data, native_data, DATA_SIZE);
+		if (t->outcome.finished || stretch_count == ARRAY_SIZE(stretches))
+			break;
+		next = resume_at(native.eip, t->outcome.vector);
+		native.eflags &= ~(uint32_t)FL_RF;
+	}
+}
+
+/* True if `engine` does the same. */
+static bool run_softly(void)
+{
+	memcpy(soft_data[engine], start_data, DATA_SIZE);
+	for (unsigned n = 0; n < stretch_count; n++) {
+		const struct stretch *t = &stretches[n];
+		struct outcome so;
+
+		soft = t->before;
+		soft_run(engine, &soft, &so);
 		if (is_trampoline(&so)) {
-			load_memory(start_data);
+			memcpy(native_data, start_data, DATA_SIZE);
 			return true;
 		}
-		if (!same_outcome(&no, &so) ||
+		native = t->after;
+		memcpy(native_data, t->data, DATA_SIZE);
+		if (!same_outcome(&t->outcome, &so) ||
 		    !same(&native, &soft,
-			  no.finished ? 0 : block.insn[insn_at(native.eip)].undefined))
+			  t->outcome.finished ? 0 : block.insn[insn_at(native.eip)].undefined))
 			return false;
-		if (no.finished || faults == MAX_FAULTS)
-			return true;
-		next = resume_at(native.eip, no.vector);
-		if (!next)
-			return true;
-		native.eip = soft.eip = next;
-		native.eflags = soft.eflags = native.eflags & ~(uint32_t)FL_RF;
 	}
+	return true;
+}
+
+/* True if the block did the same everywhere; else `engine` did something else. */
+static bool run_block(void)
+{
+	run_natively();
+	for (unsigned run = 0; run < SOFT_ENGINES + 1; run++) {
+		engine = run < SOFT_ENGINES ? run : SOFT_TRANSLATOR;
+		if (!run_softly())
+			return false;
+	}
+	return true;
 }
 
 /* Runs the block step by step and tells where it goes apart. */
@@ -250,7 +295,7 @@ static void explain(bool fpu)
 		native.eflags |= FL_TF;
 		soft.eflags |= FL_TF;
 		native_run(&native, &no);
-		soft_run(&soft, &so);
+		soft_run(engine, &soft, &so);
 		if (n < block.count) {
 			undefined = block.insn[n].undefined;
 			ignore_pointers(&block.insn[n]);
@@ -276,13 +321,15 @@ static void explain(bool fpu)
 	/* Step by step it is right: show the run as a whole. */
 	load_memory(start_data);
 	run_block();
-	printf("difference in a block that is right step by step:\n  ");
+	printf("difference of the %s in a block that is right step by step%s:\n  ",
+	       soft_names[engine], engine == SOFT_TRANSLATOR ? " (--verify says more)" : "");
 	for (n = 0; n < block.count; n++) {
 		print_bytes(block.code + block.insn[n].offset,
 			    block.insn[n + 1].offset - block.insn[n].offset);
 		printf("\n  ");
 	}
 	printf("\n");
+	no = so = (struct outcome){.finished = true};
 	print_states(&start, &no, &so, fpu);
 }
 
@@ -310,11 +357,14 @@ static unsigned parse_groups(char *list)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"seed", 1, NULL, 's'},  {"count", 1, NULL, 'c'},      {"only", 1, NULL, 'o'},
-		{"block", 1, NULL, 'b'}, {"keep-going", 1, NULL, 'k'}, {0}};
+		{"seed", 1, NULL, 's'},       {"count", 1, NULL, 'c'},
+		{"only", 1, NULL, 'o'},       {"block", 1, NULL, 'b'},
+		{"keep-going", 1, NULL, 'k'}, {"verify", 0, NULL, 'v'},
+		{"forms", 0, NULL, 'f'},      {0}};
 	uint64_t seed = (uint64_t)time(NULL), count = 10000000, blocks = 0, differences = 0,
 		 keep_going = 1;
 	unsigned groups = ~0u, size = 48;
+	bool verify = false, forms = false;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -323,16 +373,19 @@ int main(int argc, char **argv)
 		case 'c': count = strtoull(optarg, NULL, 0); break;
 		case 'o': groups = parse_groups(optarg); break;
 		case 'b': size = (unsigned)atoi(optarg); break;
+		case 'v': verify = true; break;
+		case 'f': forms = true; break;
 		case 'k': keep_going = strtoull(optarg, NULL, 0); break;
 		default: return 1;
 		}
 	}
 	if (size < 1 || size > 400)
 		size = 48;
-	if (!native_open() || !soft_open())
+	if (!native_open() || !soft_open(verify))
 		return 1;
-	memcpy(soft_code, native_code, CODE_SIZE);
-	for (; soft_instructions() < count && differences < keep_going; blocks++) {
+	for (unsigned e = 0; e < SOFT_ENGINES; e++)
+		soft_load_code(e, native_code, CODE_SIZE);
+	for (; soft_instructions(SOFT_INTERPRETER) < count && differences < keep_going; blocks++) {
 		uint64_t block_seed =
 			seed * UINT64_C(0x9E3779B97F4A7C15) + blocks * UINT64_C(0xD1B54A32D192ED03);
 
@@ -340,14 +393,14 @@ int main(int argc, char **argv)
 		for (unsigned n = 0; n < 4; n++)
 			random32();
 		if (blocks % REFRESH == 0) {
-			generate_data(native_data, DATA_SIZE);
-			memcpy(soft_data, native_data, DATA_SIZE);
+			generate_data(start_data, DATA_SIZE);
+			load_memory(start_data);
 		}
 		generate_block(&block, size, groups);
 		generate_state(&start);
 		memcpy(native_code, block.code, block.len);
-		memcpy(soft_code, block.code, block.len);
-		soft_code_changed(block.len);
+		for (unsigned e = 0; e < SOFT_ENGINES; e++)
+			soft_load_code(e, block.code, block.len);
 		memcpy(start_data, native_data, DATA_SIZE);
 		if (!run_block()) {
 			printf("seed %llu, block %llu: ", (unsigned long long)seed,
@@ -358,7 +411,9 @@ int main(int argc, char **argv)
 		}
 	}
 	printf("%llu instructions in %llu blocks, seed %llu: %llu differences\n",
-	       (unsigned long long)soft_instructions(), (unsigned long long)blocks,
+	       (unsigned long long)soft_instructions(SOFT_INTERPRETER), (unsigned long long)blocks,
 	       (unsigned long long)seed, (unsigned long long)differences);
+	if (forms)
+		print_form_counts();
 	return differences != 0;
 }

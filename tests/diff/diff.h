@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The differential test of the software CPU: random streams of 32-bit user-mode instructions run
- * natively on the host and on the software CPU, from the same state, at the same addresses; then
- * registers, flags, FPU state, memory and faults are compared.
+ * natively on the host, on the interpreter and on the translator, from the same state, at the same
+ * addresses; then registers, flags, FPU state, memory and faults are compared.
  */
 #ifndef TESTS_DIFF_H
 #define TESTS_DIFF_H
@@ -20,9 +20,11 @@ enum {
 	CODE_EXIT = CODE_BASE + 0x1FF0, /* a far jump back into the test */
 	DATA_BASE = 0x10010000,
 	DATA_SIZE = 0x4000,
-	STACK_TOP = DATA_BASE + 0x3800, /* where ESP is put: the upper half of the data */
-	DATA_USED = 0x2000,             /* memory operands go below this */
-	TRAMPOLINE = 0x6B7D0000,        /* mapped in the host process alone: the way in and out */
+	STACK_TOP = DATA_BASE + 0x3800,    /* where ESP is put: the upper half of the data */
+	DATA_USED = 0x2000,                /* memory operands go below this */
+	WRITTEN_CODE = DATA_BASE + 0x2000, /* a page of data that instructions are written to */
+	WRITTEN_CODE_SIZE = 0x1000,
+	TRAMPOLINE = 0x6B7D0000, /* mapped in the host process alone: the way in and out */
 	TRAMPOLINE_SIZE = 0x2000,
 	USER_CS = 0x23, /* Linux's GDT */
 	USER_DS = 0x2B,
@@ -54,12 +56,17 @@ bool native_open(void);
 void native_run(struct machine_state *s, struct outcome *out);
 
 /* ---- soft.c ---- */
-extern uint8_t *soft_code, *soft_data;
-bool soft_open(void);
-/* After writing soft_code. */
-void soft_code_changed(size_t len);
-void soft_run(struct machine_state *s, struct outcome *out);
-uint64_t soft_instructions(void);
+enum soft_engine { SOFT_INTERPRETER, SOFT_TRANSLATOR, SOFT_ENGINES };
+extern const char *const soft_names[SOFT_ENGINES];
+/* The data as the guest sees it: given to it by soft_run(), and taken back. */
+extern uint8_t soft_data[SOFT_ENGINES][DATA_SIZE];
+/* `verify`: the translator in lock-step with an interpreter of its own. */
+bool soft_open(bool verify);
+/* The first `len` bytes at CODE_BASE. */
+void soft_load_code(enum soft_engine e, const uint8_t *code, size_t len);
+void soft_run(enum soft_engine e, struct machine_state *s, struct outcome *out);
+/* Of the streams, by one engine. */
+uint64_t soft_instructions(enum soft_engine e);
 
 /* ---- values.c: random numbers of all kinds ---- */
 uint32_t interesting(void); /* an integer that tends to find errors */
@@ -91,6 +98,8 @@ struct block {
 extern const char *const group_names[]; /* NULL at the end */
 /* Fills a block with `wanted` instructions of the groups in the mask (bit n: group_names[n]). */
 void generate_block(struct block *b, unsigned wanted, unsigned groups);
+/* How often each form of each group was generated, the least often one last. */
+void print_form_counts(void);
 
 /* ---- random numbers: xorshift64* ---- */
 extern uint64_t random_state;

@@ -147,6 +147,7 @@ static const struct form flow[] = {
 	SPECIAL(SP_JCC),           SPECIAL(SP_JCC),  SPECIAL(SP_JCC),
 	SPECIAL(SP_SETUP_RET),     SPECIAL(SP_CALL), SPECIAL(SP_JMP_INDIRECT),
 	SPECIAL(SP_CALL_INDIRECT), SPECIAL(SP_LOOP), SPECIAL(SP_JMP),
+	SPECIAL(SP_WRITTEN_CODE),
 };
 static const struct form string[] = {
 	{0, 0, 0xA4, 0xA7, S_STRING, 0, I_NONE, 0, 0},

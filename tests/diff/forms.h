@@ -48,6 +48,7 @@ enum special {
 	SP_LOCK_BAD,
 	SP_ODD_SIMD,
 	SP_NEAR16,
+	SP_WRITTEN_CODE,
 };
 enum imm { I_NONE, I_8, I_Z, I_16 };
 enum {

@@ -13,6 +13,7 @@
  * of LES/LDS with a register).
  */
 #include "tests/diff/emit.h"
+#include <stdio.h>
 #include <string.h>
 
 /* ---- instructions that need care ---- */
@@ -233,6 +234,77 @@ static void emit_with_dword(uint32_t value, unsigned map, unsigned op, unsigned 
 	emit32(at);
 }
 
+/* Stores bytes as instructions do: some of 1, 2 or 4. */
+static void emit_store_bytes(uint32_t at, const uint8_t *bytes, unsigned len)
+{
+	for (unsigned done = 0, n; done < len; done += n) {
+		n = chance(70) ? 4 : chance(50) ? 2 : 1;
+		while (n > len - done)
+			n /= 2;
+		begin(0);
+		if (n == 2)
+			emit8(0x66);
+		emit8(n == 1 ? 0xC6 : 0xC7); /* MOV [at], imm */
+		emit8(0x05);
+		emit32(at + done);
+		for (unsigned k = 0; k < n; k++)
+			emit8(bytes[done + k]);
+	}
+}
+
+/*
+ * Instructions written to data, called, changed and called again; some of them change the one
+ * behind them. They never reach out of their page and end with RET.
+ */
+static void emit_written_code(void)
+{
+	enum { RET = 0xC3, LONGEST = 32 };
+	uint32_t at = WRITTEN_CODE + random_below(WRITTEN_CODE_SIZE - LONGEST), target;
+	unsigned r = random_below(8), len = 0, imm_at;
+	uint8_t code[LONGEST];
+
+	if (r == R_ESP)
+		r = R_EBX;
+	emit_mov_imm(R_ESP, STACK_TOP);
+	if (chance(30)) { /* MOV byte [into the next instruction's immediate], imm8 */
+		code[len++] = 0xC6;
+		code[len++] = 0x05;
+		target = at + 7 + 2 + random_below(4);
+		memcpy(code + len, &target, 4);
+		len += 4;
+		code[len++] = (uint8_t)random32();
+	}
+	code[len++] = 0x81; /* op r, imm32 */
+	code[len++] = (uint8_t)(0xC0 | random_below(8) << 3 | r);
+	imm_at = len;
+	target = interesting();
+	memcpy(code + len, &target, 4);
+	len += 4;
+	code[len++] = (uint8_t)(0x40 + r); /* INC r */
+	code[len++] = RET;
+	emit_store_bytes(at, code, len);
+	for (unsigned n = 1 + random_below(4); n > 0; n--) {
+		begin(0);
+		emit8(0xE8);
+		emit32(at - (here() + 4));
+		switch (random_below(4)) {
+		case 0: /* another immediate */
+			target = interesting();
+			emit_store_bytes(at + imm_at, (const uint8_t *)&target, 4);
+			break;
+		case 1: /* another operation */
+			emit_store_bytes(at + imm_at - 1,
+					 &(uint8_t){(uint8_t)(0xC0 | random_below(8) << 3 | r)}, 1);
+			break;
+		case 2: /* INC or DEC */
+			emit_store_bytes(at + imm_at + 4,
+					 &(uint8_t){(uint8_t)((chance(50) ? 0x40 : 0x48) + r)}, 1);
+			break;
+		default: break;
+		}
+	}
+}
+
 static void emit_bad(void)
 {
 	static const uint8_t list[][4] = {
@@ -435,6 +507,7 @@ static void emit_special(enum special which, unsigned groups)
 		}
 		break;
 	case SP_BAD: emit_bad(); break;
+	case SP_WRITTEN_CODE: emit_written_code(); break;
 	case SP_ODD_SIMD: emit_odd_simd(); break;
 	case SP_NEAR16: /* a near transfer with 16-bit operand size cuts EIP */
 		emit_mov_imm(R_ESP, STACK_TOP);
@@ -672,14 +745,42 @@ static void emit_form(const struct form *f, unsigned groups)
 	scrub_flags(undefined);
 }
 
+enum { FORMS_MAX = 256 };
+static uint64_t form_counts[GROUPS][FORMS_MAX];
+
+void print_form_counts(void)
+{
+	uint64_t least = UINT64_MAX;
+	unsigned group = 0, form = 0;
+
+	for (unsigned g = 0; g < GROUPS; g++) {
+		printf("%s:", group_names[g]);
+		for (unsigned n = 0; n < form_groups[g].count && n < FORMS_MAX; n++) {
+			printf(" %llu", (unsigned long long)form_counts[g][n]);
+			if (form_counts[g][n] < least) {
+				least = form_counts[g][n];
+				group = g;
+				form = n;
+			}
+		}
+		printf("\n");
+	}
+	printf("least often: %s form %u (opcode %02x %02x, /%u), %llu times\n", group_names[group],
+	       form, form_groups[group].form[form].map, form_groups[group].form[form].op,
+	       form_groups[group].form[form].reg, (unsigned long long)least);
+}
+
 static void generate_one(unsigned groups)
 {
-	unsigned g;
+	unsigned g, n;
 
 	do
 		g = random_below(GROUPS);
 	while (!(groups >> g & 1) || (g == GROUP_TRAP && groups != 1u << g && !chance(5)));
-	emit_form(&form_groups[g].form[random_below(form_groups[g].count)], groups);
+	n = random_below(form_groups[g].count);
+	if (n < FORMS_MAX)
+		form_counts[g][n]++;
+	emit_form(&form_groups[g].form[n], groups);
 }
 
 void generate_block(struct block *b, unsigned wanted, unsigned groups)
