@@ -7,6 +7,7 @@
  */
 #include "block/qcow2.h"
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 #include <zlib.h>
 #ifdef HAVE_ZSTD
@@ -161,6 +162,40 @@ void qcow2_forget_decompressed(struct qcow2 *q)
 	pthread_mutex_unlock(&q->decompress_lock);
 }
 
+/*
+ * Deflate takes as long for noise (what is encrypted, or compressed already) as for anything else,
+ * only to find that it does not get shorter. Noise shows in much less time: its bytes are spread
+ * evenly, so that Huffman codes gain nothing, and hardly any four bytes come back within the window.
+ */
+static bool is_noise(const uint8_t *p, size_t len)
+{
+	enum { MIN_LEN = 32768, HASH_BITS = 12, FEW = 256 };
+	uint32_t count[4][256] = {{0}}, last[1 << HASH_BITS] = {0};
+	double bits = 0;
+	if (len < MIN_LEN) /* too few bytes for statistics */
+		return false;
+	for (size_t i = 0; i + 4 <= len; i += 4)
+		for (int k = 0; k < 4; k++)
+			count[k][p[i + (size_t)k]]++;
+	for (int b = 0; b < 256; b++) {
+		double n = count[0][b] + count[1][b] + count[2][b] + count[3][b];
+		bits -= n > 0 ? n / (double)len * log2(n / (double)len) : 0;
+	}
+	if (bits < 7.95)
+		return false;
+	size_t found = 0;
+	for (size_t i = 0; i + 4 <= len; i++) {
+		uint32_t word = load_le32(p + i);
+		uint32_t *slot = &last[word * 2654435761u >> (32 - HASH_BITS)];
+		size_t before = *slot;
+		*slot = (uint32_t)i;
+		if (i - before <= 1u << DEFLATE_WINDOW_BITS && i != before &&
+		    load_le32(p + before) == word && ++found > len / FEW)
+			return false;
+	}
+	return true;
+}
+
 static size_t deflate_cluster(uint8_t *out, size_t out_len, const uint8_t *in, size_t in_len)
 {
 	z_stream z = {.next_in = (uint8_t *)in,
@@ -186,6 +221,8 @@ static size_t compress_cluster(const struct qcow2 *q, uint8_t *out, size_t out_l
 		return ZSTD_isError(n) ? 0 : n;
 	}
 #endif
+	if (is_noise(in, q->cluster_size))
+		return 0;
 	return deflate_cluster(out, out_len, in, q->cluster_size);
 }
 

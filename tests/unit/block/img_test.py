@@ -3,6 +3,7 @@
 code and the same disk."""
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -475,3 +476,22 @@ def test_a_block_device_of_the_host_is_a_disk():
                 assert f"'{device}' is mounted on '{mount}'" in p.stderr, p.stderr
         finally:
             subprocess.run(["losetup", "-d", device], check=False)
+
+
+def test_noise_is_stored_plainly_and_all_else_compressed():
+    with tempfile.TemporaryDirectory(prefix="minivm-img-") as folder:
+        rng = random.Random(5)
+        noise = rng.randbytes(65536)
+        near = rng.randbytes(2048)
+        clusters = [noise,
+                    bytes(range(256)) * 256,                   # every byte as often as any other, and yet a pattern
+                    near * 32,                                 # noise that comes back within the window
+                    rng.randbytes(32768) + bytes(32768),       # half of it
+                    bytes(rng.randrange(64) for _ in range(65536))]  # six bits a byte
+        with open(os.path.join(folder, "a.raw"), "wb") as f:
+            f.write(b"".join(clusters))
+        img = lambda *args: subprocess.run([context.minivm_img(), *args], cwd=folder, check=True, capture_output=True, text=True)
+        img("convert", "-c", "-f", "raw", "-O", "qcow2", "a.raw", "a.qcow2")
+        img("compare", "-f", "raw", "-F", "qcow2", "a.raw", "a.qcow2")
+        check = json.loads(img("check", "--output=json", "a.qcow2").stdout)
+        assert check["compressed-clusters"] == 4 and check["allocated-clusters"] == 5, check
