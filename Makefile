@@ -78,6 +78,12 @@ LDLIBS   += $(shell $(PKG_CONFIG) --libs gnutls)
 else
 WITHOUT  += GnuTLS (no TLS)
 endif
+ifeq ($(call have,capstone),1)
+CPPFLAGS += -DHAVE_CAPSTONE $(shell $(PKG_CONFIG) --cflags capstone)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs capstone)
+else
+WITHOUT  += libcapstone (-d out_asm in hexadecimal)
+endif
 ifeq ($(call have,slirp),1)
 CPPFLAGS += -DHAVE_SLIRP $(shell $(PKG_CONFIG) --cflags slirp)
 LDLIBS   += $(shell $(PKG_CONFIG) --libs slirp)

@@ -103,6 +103,7 @@ enum jit_site_kind {
 	JIT_SITE_LEAVE,     /* at `eip`, because R11 ran out */
 	JIT_SITE_REMAPPED,  /* at `eip`: the page is no longer mapped as it was */
 	JIT_SITE_FPU, /* the guest's x87 and SSE state is to be loaded before instruction `index` */
+	JIT_SITE_KINDS
 };
 
 /* Lies in the code, behind the call of the thunk. */
@@ -180,8 +181,8 @@ void jit_exit_to(struct jit *j, unsigned link, uint32_t target);
 /* Pushes the low `size` bytes of soft_cpu.jit.scratch. */
 void jit_push_scratch(struct jit *j, unsigned size);
 bool jit_system_insn(struct jit *j, const struct insn *i); /* jit_system.c */
-bool jit_x87_insn(struct jit *j, const struct insn *i);  /* jit_x87.c */
-bool jit_simd_insn(struct jit *j, const struct insn *i); /* jit_simd.c: MMX, SSE */
+bool jit_x87_insn(struct jit *j, const struct insn *i);    /* jit_x87.c */
+bool jit_simd_insn(struct jit *j, const struct insn *i);   /* jit_simd.c: MMX, SSE */
 /* LDMXCSR, which looks at its operand as FLDCW does (jit_x87.c). */
 void jit_ldmxcsr(struct jit *j);
 /* Before translated x87, MMX or SSE instructions: their state is live from here on (jit_fpu.c). */
@@ -225,7 +226,7 @@ void jit_emit_thunks(struct emitter *e, struct jit_thunks *t);
 /* ---- jit_cache.c: code memory, links, lookup ---- */
 struct jit_stats {
 	uint64_t translated, translated_bytes, host_bytes, flushes, dropped;
-	uint64_t enters, callouts[6];
+	uint64_t enters, callouts[JIT_SITE_KINDS];
 	uint64_t verified, unverified; /* pieces of lock-step mode; too long to be rehearsed */
 };
 struct jit_cache {
@@ -281,6 +282,13 @@ void jit_rehearse_store(struct soft_cpu *c, const struct access_piece *p, const 
 _Noreturn void jit_rehearse_device(struct soft_cpu *c);
 /* Whether the instruction may look at the x87, MMX or SSE state (jit_run.c). */
 bool jit_uses_fpu(const struct insn *i);
+
+/* ---- jit_report.c ---- */
+int jit_perf_map_open(struct jit_cache *jc, struct error *err);
+/* A block was translated: what was written between the given places and the emitters' ends. For
+ * -d out_asm and perf. */
+void jit_report_code(struct soft_cpu *c, const struct jit_code *code, const struct emitter *hot,
+		     const uint8_t *hot_from, const struct emitter *cold, const uint8_t *cold_from);
 
 /* ---- jit_tables.c: the address tables; all do nothing for a CPU without them ---- */
 int jit_tables_new(struct soft_cpu *c, struct error *err);

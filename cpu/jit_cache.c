@@ -102,6 +102,8 @@ int jit_attach(struct soft_cpu *c, struct error *err)
 	if (!cc->jit)
 		return -1;
 	int r = jit_tables_new(c, err);
+	if (r == 0 && c->config.perf_map && !cc->jit->perf_map)
+		r = jit_perf_map_open(cc->jit, err);
 	if (r == 0 && c->config.verify)
 		r = jit_verify_new(c, err);
 	if (r < 0)
@@ -352,6 +354,8 @@ struct jit_code *jit_translate_block(struct soft_cpu *c, struct code_block *b, u
 	jc->stats.translated_bytes += b->bytes;
 	jc->stats.host_bytes += (uint64_t)(j.hot.at - jc->hot.at + (j.cold.at - jc->cold.at));
 	code->host_bytes = (uint16_t)(j.hot.at - jc->hot.at);
+	if (unlikely(trace_on(TRACE_OUT_ASM) || jc->perf_map))
+		jit_report_code(c, code, &j.hot, jc->hot.at, &j.cold, jc->cold.at);
 	jc->hot = j.hot;
 	jc->cold = j.cold;
 	code->next = b->jit;

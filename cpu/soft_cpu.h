@@ -108,6 +108,11 @@ bool soft_cpu_translate(struct soft_cpu *cpu, uint32_t va, uint64_t *gpa);
 void soft_cpu_set_breakpoint(struct soft_cpu *cpu, uint32_t linear, bool on);
 /* After SOFT_DIFFERS: what differs, several lines. Valid until the CPU is freed. */
 const char *soft_cpu_difference(const struct soft_cpu *cpu);
+/* Text for `info jit`: counters of the translator. */
+struct strbuf;
+void soft_cpu_describe_jit(const struct soft_cpu *cpu, struct strbuf *out);
+/* Blocks translated so far; 0 without the translator. */
+uint64_t soft_cpu_translated_blocks(const struct soft_cpu *cpu);
 /* Instructions executed since soft_cpu_new(). */
 uint64_t soft_cpu_instructions(const struct soft_cpu *cpu);
 

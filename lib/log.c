@@ -19,6 +19,7 @@ static const struct {
 	[TRACE_CPU] = {"cpu", "mode switches, resets, triple faults"},
 	[TRACE_INT] = {"int", "interrupts and exceptions delivered"},
 	[TRACE_IN_ASM] = {"in_asm", "each block as it is decoded"},
+	[TRACE_OUT_ASM] = {"out_asm", "the host code of each block as it is translated"},
 	[TRACE_EXEC] = {"exec", "each block as it is entered"},
 	[TRACE_MMU] = {"mmu", "page walks and TLB flushes"},
 	[TRACE_KVM] = {"kvm", "exits, memory slots, capabilities"},

@@ -16,6 +16,7 @@ enum trace_category {
 	TRACE_CPU,        /* mode switches, resets, triple faults */
 	TRACE_INT,        /* interrupts and exceptions delivered */
 	TRACE_IN_ASM,     /* each block as it is decoded */
+	TRACE_OUT_ASM,    /* each block as it is translated */
 	TRACE_EXEC,       /* each block as it is entered */
 	TRACE_MMU,        /* page walks and TLB flushes */
 	TRACE_KVM,        /* exits, slots, capabilities */

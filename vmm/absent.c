@@ -43,7 +43,7 @@ static const struct absent options[] = {
 	{"icount seed", "guest time follows the host's clock"},
 	{"curses sdl", "the display is chosen with -display sdl, -display none or -nographic"},
 	{"win2k-hack", "the IDE drive needs no delay for Windows 2000; leave it out"},
-	{"trace dfilter singlestep perfmap", "traces are chosen with -d; -d help lists them"},
+	{"trace dfilter singlestep", "traces are chosen with -d; -d help lists them"},
 	{"fw_cfg", "firmware configuration items cannot be added"},
 	{"portrait rotate g full_screen",
 	 "the window shows the screen as it is; -full-screen fills it"},

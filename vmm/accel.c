@@ -46,6 +46,12 @@ static struct engine *create_named(const char *name, const struct options *o,
 {
 	if (!strcmp(name, "soft"))
 		return engine_new_soft(config, &o->soft, err);
+	if (o->soft.perf_map) {
+		error_set(
+			err, ENOTSUP,
+			"-perfmap names translated code, and KVM translates none; use -accel soft");
+		return NULL;
+	}
 	if (kvm_check_access(err) < 0)
 		return NULL;
 	char reason[256] = "";

@@ -104,6 +104,8 @@ struct engine_ops {
 	/* Paused: guest-virtual to guest-physical of this CPU, without side effects; -EFAULT if
 	 * unmapped. */
 	int (*translate)(struct engine *e, unsigned cpu, uint32_t va, uint64_t *gpa);
+	/* Text for `info jit`; NULL: no translator. */
+	void (*describe_jit)(struct engine *e, struct strbuf *out);
 	/* Text for `info engine` / -accel help: what runs, counters. */
 	void (*describe)(struct engine *e, struct strbuf *out);
 };

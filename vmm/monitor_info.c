@@ -68,6 +68,14 @@ static void info_engine(struct info_call *c)
 	c->m->engine->ops->describe(c->m->engine, c->out);
 }
 
+static void info_jit(struct info_call *c)
+{
+	if (c->m->engine->ops->describe_jit)
+		c->m->engine->ops->describe_jit(c->m->engine, c->out);
+	else
+		strbuf_puts(c->out, "JIT information is only available with -accel soft\n");
+}
+
 static void info_cpus(struct info_call *c)
 {
 	for (unsigned n = 0; n < c->m->options->cpus; n++)
@@ -238,6 +246,7 @@ static const struct info_command commands[] = {
 	{"cpus", "CPUs", info_cpus},
 	{"engine", "what runs the guest, with counters", info_engine},
 	{"ioports", "I/O ports and their devices", info_ioports},
+	{"jit", "the translator: blocks, sizes, counters", info_jit},
 	{"kvm", "whether KVM is in use", info_kvm},
 	{"lapic", "local APICs", info_lapic},
 	{"mtree", "guest-physical memory", info_mtree},

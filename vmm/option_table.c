@@ -448,6 +448,7 @@ SWITCH_OPTION(set_no_reboot, no_reboot, true)
 SWITCH_OPTION(set_no_shutdown, no_shutdown, true)
 SWITCH_OPTION(set_no_acpi, acpi, false)
 SWITCH_OPTION(set_no_fd_bootchk, no_fd_bootchk, true)
+SWITCH_OPTION(set_perfmap, soft.perf_map, true)
 SWITCH_OPTION(set_start_stopped, start_stopped, true)
 SWITCH_OPTION(set_daemonize, daemonize, true)
 SWITCH_OPTION(set_nodefaults, no_default_drives, true)
@@ -474,6 +475,9 @@ const struct option_row option_table[] = {
 	 "(1: all of it, slowly) and stops with a report and exit status 1 at the first "
 	 "difference."},
 	{"enable-kvm", NULL, NULL, parse_enable_kvm, NULL, "The same as -accel kvm."},
+	{"perfmap", NULL, NULL, set_perfmap, NULL,
+	 "Writes /tmp/perf-PID.map, by which perf(1) names the code that the software CPU "
+	 "translated."},
 	{"m", NULL, "size", parse_memory, NULL,
 	 "Memory in MiB, or with suffix K, M or G (default 128 MiB, at most 64 GiB)."},
 	{"smp", NULL, "n", parse_smp, NULL,

@@ -241,6 +241,9 @@ void options_print_version(void)
 #ifdef HAVE_SDL2
 	printf(", SDL %d.%d.%d", SDL_MAJOR_VERSION, SDL_MINOR_VERSION, SDL_PATCHLEVEL);
 #endif
+#ifdef HAVE_CAPSTONE
+	printf(", capstone");
+#endif
 	printf("\nbuilt without:");
 	const char *separator = " ";
 #ifndef HAVE_ZSTD
@@ -251,6 +254,9 @@ void options_print_version(void)
 #endif
 #ifndef HAVE_GNUTLS
 	printf("%sGnuTLS (TLS)", separator), separator = ", ";
+#endif
+#ifndef HAVE_CAPSTONE
+	printf("%scapstone (-d out_asm as assembly)", separator), separator = ", ";
 #endif
 #ifndef HAVE_PNG
 	printf("%slibpng (PNG screenshots)", separator), separator = ", ";

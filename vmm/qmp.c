@@ -18,6 +18,7 @@
 #include "lib/bytes.h"
 #include "lib/list.h"
 #include "lib/log.h"
+#include "lib/object.h"
 #include "lib/strbuf.h"
 #include "lib/text.h"
 #include "vmm/commands.h"
@@ -238,12 +239,15 @@ static const char *type_name(enum json_type type)
 	}
 }
 
+/* In a command's table: it takes arguments of any name behind those before. */
+#define ANY_ARGUMENT "*"
+
 static int check_arguments(const struct qmp_argument *known, struct json_object *args,
 			   struct error *err)
 {
 	for (const struct qmp_argument *a = known; a->name; a++) {
 		struct json_object *value = argument(args, a->name);
-		if (!value && !a->optional)
+		if (!value && !a->optional && strcmp(a->name, ANY_ARGUMENT))
 			return error_set(err, EINVAL, "Parameter '%s' is missing", a->name);
 		if (value && !json_object_is_type(value, a->type))
 			return error_set(err, EINVAL,
@@ -256,7 +260,7 @@ static int check_arguments(const struct qmp_argument *known, struct json_object 
 	{
 		const struct qmp_argument *a = known;
 		(void)value;
-		while (a->name && strcmp(a->name, name))
+		while (a->name && strcmp(a->name, name) && strcmp(a->name, ANY_ARGUMENT))
 			a++;
 		if (!a->name)
 			return error_set(err, EINVAL, "Parameter '%s' is unexpected", name);
@@ -298,6 +302,14 @@ static struct json_object *do_query_name(struct qmp *q, struct json_object *args
 static struct json_object *do_query_uuid(struct qmp *q, struct json_object *args, struct error *err)
 {
 	return query_uuid(q->m);
+}
+
+static struct json_object *do_query_jit(struct qmp *q, struct json_object *args, struct error *err)
+{
+	struct json_object *o = query_jit(q->m);
+	if (!o)
+		error_set(err, ENOTSUP, "JIT information is only available with -accel soft");
+	return o;
 }
 
 static struct json_object *do_query_kvm(struct qmp *q, struct json_object *args, struct error *err)
@@ -439,6 +451,27 @@ static const char *drive_argument(struct json_object *args, struct error *err)
 	return id ? id : device;
 }
 
+static struct json_object *do_object_add(struct qmp *q, struct json_object *args, struct error *err)
+{
+	struct opts opts = {0};
+	json_object_object_foreach(args, name, value)
+	{
+		if (json_object_is_type(value, json_type_boolean))
+			opts_set(&opts, name, json_object_get_boolean(value) ? "on" : "off");
+		else
+			opts_set(&opts, name, json_object_get_string(value));
+	}
+	object_add_opts(q->m, &opts, err);
+	opts_free(&opts);
+	return NULL;
+}
+
+static struct json_object *do_object_del(struct qmp *q, struct json_object *args, struct error *err)
+{
+	object_delete(string_argument(args, "id"), err);
+	return NULL;
+}
+
 static struct json_object *do_eject(struct qmp *q, struct json_object *args, struct error *err)
 {
 	const char *id = drive_argument(args, err);
@@ -526,6 +559,7 @@ static const struct qmp_command commands[] = {
 	{"query-name", do_query_name, {{0}}},
 	{"query-uuid", do_query_uuid, {{0}}},
 	{"query-kvm", do_query_kvm, {{0}}},
+	{"x-query-jit", do_query_jit, {{0}}},
 	{"query-block", do_query_block, {{0}}},
 	{"query-chardev", do_query_chardev, {{0}}},
 	{"query-cpus-fast", do_query_cpus, {{0}}},
@@ -557,6 +591,12 @@ static const struct qmp_command commands[] = {
 	 {{"device", json_type_string, true},
 	  {"id", json_type_string, true},
 	  {"force", json_type_boolean, true}}},
+	{"object-add",
+	 do_object_add,
+	 {{"qom-type", json_type_string, false},
+	  {"id", json_type_string, false},
+	  {ANY_ARGUMENT, json_type_null, true}}},
+	{"object-del", do_object_del, {{"id", json_type_string, false}}},
 	{"blockdev-change-medium",
 	 do_change_medium,
 	 {{"device", json_type_string, true},

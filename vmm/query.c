@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/query.h"
 #include "core/chardev.h"
+#include "lib/strbuf.h"
 #include "vmm/backends.h"
 #include "vmm/drive_options.h"
 #include "vmm/machine.h"
@@ -62,6 +63,18 @@ struct json_object *query_uuid(struct machine *m)
 	add_string(uuid, "UUID",
 		   m->options->uuid ? m->options->uuid : "00000000-0000-0000-0000-000000000000");
 	return uuid;
+}
+
+struct json_object *query_jit(struct machine *m)
+{
+	if (!m->engine->ops->describe_jit)
+		return NULL;
+	struct strbuf text = STRBUF_INIT;
+	struct json_object *o = json_object_new_object();
+	m->engine->ops->describe_jit(m->engine, &text);
+	add_string(o, "human-readable-text", strbuf_str(&text));
+	strbuf_free(&text);
+	return o;
 }
 
 struct json_object *query_kvm(struct machine *m)

@@ -11,6 +11,8 @@ struct json_object *query_status(struct machine *m);
 struct json_object *query_name(struct machine *m);
 struct json_object *query_uuid(struct machine *m);
 struct json_object *query_kvm(struct machine *m);
+/* NULL if the engine translates nothing. */
+struct json_object *query_jit(struct machine *m);
 struct json_object *query_block(struct machine *m);
 struct json_object *query_chardev(struct machine *m);
 struct json_object *query_cpus(struct machine *m);

@@ -380,6 +380,12 @@ static void soft_describe(struct engine *e, struct strbuf *out)
 	strbuf_puts(out, "\n");
 }
 
+static void soft_describe_jit(struct engine *e, struct strbuf *out)
+{
+	/* All CPUs share the translations and their counters. */
+	soft_cpu_describe_jit(self(e)->vcpu[0].cpu, out);
+}
+
 /* ---- Memory tells of changes ---- */
 
 static void flush_tlbs(void *opaque)
@@ -454,6 +460,7 @@ static const struct engine_ops soft_ops = {
 	.set_state = soft_set_state,
 	.has_irqchip = soft_has_irqchip,
 	.translate = soft_translate,
+	.describe_jit = soft_describe_jit,
 	.describe = soft_describe,
 };
 

@@ -410,9 +410,14 @@ int main(int argc, char **argv)
 			load_memory(start_data);
 		}
 	}
-	printf("%llu instructions in %llu blocks, seed %llu: %llu differences\n",
+	if (!soft_translated()) {
+		printf("nothing was translated\n");
+		differences++;
+	}
+	printf("%llu instructions in %llu blocks, %llu translations, seed %llu: %llu differences\n",
 	       (unsigned long long)soft_instructions(SOFT_INTERPRETER), (unsigned long long)blocks,
-	       (unsigned long long)seed, (unsigned long long)differences);
+	       (unsigned long long)soft_translated(), (unsigned long long)seed,
+	       (unsigned long long)differences);
 	if (forms)
 		print_form_counts();
 	return differences != 0;

@@ -65,6 +65,8 @@ bool soft_open(bool verify);
 /* The first `len` bytes at CODE_BASE. */
 void soft_load_code(enum soft_engine e, const uint8_t *code, size_t len);
 void soft_run(enum soft_engine e, struct machine_state *s, struct outcome *out);
+/* Blocks that the translator translated. */
+uint64_t soft_translated(void);
 /* Of the streams, by one engine. */
 uint64_t soft_instructions(enum soft_engine e);
 

@@ -340,6 +340,54 @@ static const struct form sse2[] = {
 	{0x0F, 0, 0xAE, 0, S_GROUP, 6, I_NONE, F_REG | F_NO66, 0},
 };
 
+#define EXT(map, prefix, op, last, flags)                                                          \
+	{                                                                                          \
+		map, prefix, op, last, S_MODRM, 0, I_NONE, F_NO66 | (flags), 0                     \
+	}
+#define EXTI(op, last, flags)                                                                      \
+	{                                                                                          \
+		0x3A, 0x66, op, last, S_MODRM, 0, I_8, F_NO66 | (flags), 0                         \
+	}
+/* SSE3, SSSE3, SSE4.1, SSE4.2, AES, PCLMULQDQ. */
+static const struct form sse4[] = {
+	X87_MEM(0xDB, 1),
+	X87_MEM(0xDD, 1),
+	X87_MEM(0xDF, 1),
+	EXT(0x0F, 0xF2, 0x12, 0, 0),
+	EXT(0x0F, 0xF3, 0x12, 0, F_ALIGN16),
+	EXT(0x0F, 0xF3, 0x16, 0, F_ALIGN16),
+	EXT(0x0F, 0x66, 0x7C, 0x7D, F_ALIGN16),
+	EXT(0x0F, 0xF2, 0x7C, 0x7D, F_ALIGN16),
+	EXT(0x0F, 0x66, 0xD0, 0, F_ALIGN16),
+	EXT(0x0F, 0xF2, 0xD0, 0, F_ALIGN16),
+	EXT(0x0F, 0xF2, 0xF0, 0, F_MEM),
+	EXT(0x38, 0, 0x00, 0x0B, 0),
+	EXT(0x38, 0, 0x1C, 0x1E, 0),
+	EXT(0x38, 0x66, 0x00, 0x0B, F_ALIGN16),
+	EXT(0x38, 0x66, 0x1C, 0x1E, F_ALIGN16),
+	EXT(0x38, 0x66, 0x10, 0, F_ALIGN16),
+	EXT(0x38, 0x66, 0x14, 0x15, F_ALIGN16),
+	EXT(0x38, 0x66, 0x17, 0, F_ALIGN16),
+	EXT(0x38, 0x66, 0x20, 0x25, 0),
+	EXT(0x38, 0x66, 0x28, 0x29, F_ALIGN16),
+	EXT(0x38, 0x66, 0x2A, 0, F_MEM | F_ALIGN16),
+	EXT(0x38, 0x66, 0x2B, 0, F_ALIGN16),
+	EXT(0x38, 0x66, 0x30, 0x35, 0),
+	EXT(0x38, 0x66, 0x37, 0x41, F_ALIGN16),
+	EXT(0x38, 0x66, 0xDB, 0xDF, F_ALIGN16),
+	{0x38, 0xF2, 0xF0, 0xF1, S_MODRM, 0, I_NONE, F_TAKES_SP, 0},
+	{0x3A, 0, 0x0F, 0, S_MODRM, 0, I_8, F_NO66, 0},
+	EXTI(0x08, 0x09, F_ALIGN16),
+	EXTI(0x0A, 0x0B, 0),
+	EXTI(0x0C, 0x0F, F_ALIGN16),
+	EXTI(0x14, 0x17, F_TAKES_SP),
+	EXTI(0x20, 0x22, 0),
+	EXTI(0x40, 0x42, F_ALIGN16),
+	EXTI(0x44, 0, F_ALIGN16),
+	EXTI(0x60, 0x63, 0),
+	EXTI(0xDF, 0, F_ALIGN16),
+};
+
 #define GROUP(name)                                                                                \
 	{                                                                                          \
 		name, sizeof name / sizeof name[0]                                                 \
@@ -347,6 +395,6 @@ static const struct form sse2[] = {
 const struct form_group form_groups[GROUPS] = {
 	GROUP(alu),   GROUP(shift), GROUP(muldiv), GROUP(bits), GROUP(move),
 	GROUP(stack), GROUP(flow),  GROUP(string), GROUP(trap), GROUP(x87),
-	GROUP(mmx),   GROUP(sse),   GROUP(sse2)};
+	GROUP(mmx),   GROUP(sse),   GROUP(sse2),  GROUP(sse4)};
 const char *const group_names[] = {"alu",    "shift", "muldiv", "bits", "move", "stack", "flow",
-				   "string", "trap",  "x87",    "mmx",  "sse",  "sse2",  NULL};
+				   "string", "trap",  "x87",    "mmx",  "sse",  "sse2",  "sse4",   NULL};

@@ -64,7 +64,7 @@ enum {
 };
 
 struct form {
-	uint8_t map;    /* 0: one byte; 0x0F */
+	uint8_t map;    /* 0: one byte; 0x0F; 0x38, 0x3A: behind 0F */
 	uint8_t prefix; /* mandatory: 0, 66, F2, F3 */
 	uint8_t op;
 	uint8_t last; /* `op`..`last` are all of this form; 0: just `op` */
@@ -77,7 +77,7 @@ struct form_group {
 	const struct form *form;
 	unsigned count;
 };
-enum { GROUPS = 13, GROUP_ALU = 0, GROUP_FLOW = 6, GROUP_TRAP = 8 };
+enum { GROUPS = 14, GROUP_ALU = 0, GROUP_FLOW = 6, GROUP_TRAP = 8 };
 /* In the order of group_names[]. */
 extern const struct form_group form_groups[GROUPS];
 

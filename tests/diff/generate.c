@@ -712,7 +712,7 @@ static void emit_form(const struct form *f, unsigned groups)
 	    f->flags & F_REG && !chance(5))
 		emit_mov_imm(R_EDI, data_address(1)); /* MASKMOV */
 	begin(undefined);
-	if (!(f->flags & F_NO66) && !f->prefix && chance(20)) {
+	if (!(f->flags & F_NO66) && (!f->prefix || f->map == 0x38) && chance(20)) {
 		op16 = true;
 		emit8(0x66);
 	}
@@ -724,6 +724,8 @@ static void emit_form(const struct form *f, unsigned groups)
 	if (f->prefix)
 		emit8(f->prefix);
 	if (f->map)
+		emit8(0x0F);
+	if (f->map && f->map != 0x0F)
 		emit8(f->map);
 	if (f->shape == S_REGFIELD && (f->flags & F_TAKES_SP) && (op & 7) == R_ESP && chance(95))
 		op ^= 1;

@@ -249,6 +249,11 @@ uint64_t soft_instructions(enum soft_engine e)
 	return all > overhead ? all - overhead : 0;
 }
 
+uint64_t soft_translated(void)
+{
+	return soft_cpu_translated_blocks(machines[SOFT_TRANSLATOR].cpu);
+}
+
 /* Whether the exception pushes an error code (SDM vol. 3A, table 6-1). */
 static bool has_error(unsigned vector)
 {
