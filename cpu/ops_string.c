@@ -143,8 +143,13 @@ static void fill(uint8_t *dst, uint32_t v, uint32_t len, unsigned size)
 		memset(dst, (int)v, len);
 		return;
 	}
-	for (; n + sizeof(pattern) <= len; n += sizeof(pattern))
-		store_le64(dst + n, pattern);
+	if (len >= 64) {
+		/* The host's own REP STOS writes whole cache lines. */
+		uint8_t *to = dst;
+		uint64_t count = len / sizeof(pattern);
+		n = (uint32_t)count * sizeof(pattern);
+		asm volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(pattern) : "memory");
+	}
 	for (; n < len; n += size)
 		store_le(dst + n, v, size);
 }

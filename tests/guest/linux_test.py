@@ -33,7 +33,12 @@ def check_log(log, cpus):
     assert not bad, "\n".join(bad)
 
 
+# Linux finds a mouse in a thread of its own, which takes its time.
+AWAIT_MOUSE = "n=0; until grep -qi mouse /proc/bus/input/devices || [ $n = 30 ]; do sleep 1; n=$((n+1)); done"
+
+
 def devices(m):
+    m.run_serial(AWAIT_MOUSE)
     checks = {
         "IDE disk": ("grep -c sda /proc/partitions", r"[1-9]"),
         "CD drive": ("cat /proc/sys/dev/cdrom/info | grep 'drive name'", r"sr0"),

@@ -231,6 +231,7 @@ def test_mouse_and_wheel_reach_linux():
     with screen(["-display", "sdl", "-m", "128", "-kernel", kernel, "-initrd", guests.shell_initramfs(), "-append",
                  "console=ttyS0 panic=-1 cryptomgr.notests"]) as s:
         s.m.wait_serial("GUEST-READY", timeout=300)
+        s.m.run_serial("n=0; until grep -qi mouse /proc/bus/input/devices || [ $n = 30 ]; do sleep 1; n=$((n+1)); done")
         _, out = s.m.run_serial("grep -A5 -i 'mouse' /proc/bus/input/devices | grep -o 'event[0-9]*'")
         device = out.split()[0]
         s.x("mousemove", "--window", s.window, 200, 200, "click", 1)
