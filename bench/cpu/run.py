@@ -85,8 +85,8 @@ def calibrate(column, row, seconds):
 
 
 def measure(row, columns, args):
-    """{column: {...}} of one row: seconds a unit in each round, what the guest's own clock says of them, checksum or failure."""
-    counts, found = {}, {c.name: {"seconds": [], "guest": [], "clock": []} for c in columns}
+    """{column: {...}} of one row: seconds a unit in each round and by the guest's own account, wall clocks, checksum or failure."""
+    counts, found = {}, {c.name: {"seconds": [], "guest": [], "walls": [], "clock": []} for c in columns}
     for turn in range(args.pairs + 1):
         for c in columns:
             if "failed" in found[c.name]:
@@ -103,6 +103,7 @@ def measure(row, columns, args):
             mine["checksum"] = result.checksum
             mine["seconds"].append(result.outside / counts[c.name])
             mine["guest"].append(result.cpu / counts[c.name])
+            mine["walls"].append((result.wall, result.outside_wall))
             if result.outside > CLOCK_SECONDS:
                 mine["clock"].append(result.wall / result.outside_wall)
     return found
