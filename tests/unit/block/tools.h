@@ -12,10 +12,17 @@
 #include <unistd.h>
 
 static char scratch[64];
+static uint64_t seed = 88172645463325252u;
 
-/* Makes a folder and goes there, so that tests use plain names. */
+/* Makes a folder and goes there, so that tests use plain names. The random numbers are the same in
+ * each run, or those of MINIVM_TEST_SEED. */
 static inline int enter_scratch(void **state)
 {
+	const char *given = getenv("MINIVM_TEST_SEED");
+	if (given && strtoull(given, NULL, 0)) {
+		seed = strtoull(given, NULL, 0);
+		printf("MINIVM_TEST_SEED=%s\n", given);
+	}
 	strcpy(scratch, "/tmp/minivm-block-XXXXXX");
 	return mkdtemp(scratch) && chdir(scratch) == 0 ? 0 : -1;
 }
@@ -52,8 +59,6 @@ static inline bool have_qemu(void)
 	}
 	return known;
 }
-
-static uint64_t seed = 88172645463325252u;
 
 static inline uint64_t rnd(void)
 {
