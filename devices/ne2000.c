@@ -127,15 +127,20 @@ enum {
 static const uint8_t broadcast[NET_MAC_LEN] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
 
 static const struct state_field ne2000_fields[] = {
-	STATE_UINT(ne2000, cr),    STATE_UINT(ne2000, isr),      STATE_UINT(ne2000, imr),
-	STATE_UINT(ne2000, dcr),   STATE_UINT(ne2000, tcr),      STATE_UINT(ne2000, rcr),
-	STATE_UINT(ne2000, tsr),   STATE_UINT(ne2000, rsr),      STATE_UINT(ne2000, pstart),
-	STATE_UINT(ne2000, pstop), STATE_UINT(ne2000, bnry),     STATE_UINT(ne2000, curr),
-	STATE_UINT(ne2000, tpsr),  STATE_UINT(ne2000, ncr),      STATE_UINTS(ne2000, cntr),
-	STATE_UINT(ne2000, tbcr),  STATE_UINT(ne2000, rsar),     STATE_UINT(ne2000, rbcr),
-	STATE_UINT(ne2000, crda),  STATE_UINT(ne2000, left),     STATE_UINT(ne2000, clda),
-	STATE_BYTES(ne2000, par),  STATE_BYTES(ne2000, mar),     STATE_BYTES(ne2000, fifo),
-	STATE_BYTES(ne2000, ram),  STATE_UINT(ne2000, fifo_pos), STATE_END,
+	STATE_UINT(ne2000, cr),       STATE_UINT(ne2000, isr),
+	STATE_UINT(ne2000, imr),      STATE_UINT(ne2000, dcr),
+	STATE_UINT(ne2000, tcr),      STATE_UINT(ne2000, rcr),
+	STATE_UINT(ne2000, tsr),      STATE_UINT(ne2000, rsr),
+	STATE_UINT(ne2000, pstart),   STATE_UINT(ne2000, pstop),
+	STATE_UINT(ne2000, bnry),     STATE_UINT(ne2000, curr),
+	STATE_UINT(ne2000, tpsr),     STATE_UINT(ne2000, ncr),
+	STATE_UINTS(ne2000, cntr),    STATE_UINT(ne2000, tbcr),
+	STATE_UINT(ne2000, rsar),     STATE_UINT(ne2000, rbcr),
+	STATE_UINT(ne2000, crda),     STATE_UINT(ne2000, left),
+	STATE_UINT(ne2000, clda),     STATE_BYTES(ne2000, par),
+	STATE_BYTES(ne2000, mar),     STATE_BYTES(ne2000, fifo),
+	STATE_BYTES(ne2000, ram),     STATE_UINT(ne2000, unseen),
+	STATE_UINT(ne2000, fifo_pos), STATE_END,
 };
 
 static void update_irq(struct ne2000 *s)
@@ -258,6 +263,7 @@ static void store_frame(struct ne2000 *s, const uint8_t *frame, size_t len, unsi
 	store(s, frame, len);
 	store(s, fcs, sizeof(fcs));
 	s->curr = (uint8_t)next;
+	s->unseen = true;
 	raise(s, ISR_PRX);
 }
 
@@ -287,8 +293,11 @@ static bool ne2000_receive(void *opaque, unsigned queue, const struct iovec *iov
 		raise(s, ISR_OVW | ISR_RST);
 		return true;
 	}
-	if (pages > free_pages(s))
+	if (pages > free_pages(s)) {
+		/* A host that does not know of its full ring would never make room. */
+		raise(s, ISR_PRX);
 		return false;
+	}
 	store_frame(s, frame, len, pages);
 	return true;
 }
@@ -486,7 +495,7 @@ static uint8_t read_page0(struct ne2000 *s, unsigned reg)
 		value = s->fifo[s->fifo_pos % NE2000_FIFO];
 		s->fifo_pos = (s->fifo_pos + 1) % NE2000_FIFO;
 		return value;
-	case 0x07: return s->isr;
+	case 0x07: s->unseen = false; return s->isr;
 	case 0x08: return (uint8_t)s->crda;
 	case 0x09: return (uint8_t)(s->crda >> 8);
 	case 0x0A: return s->realtek ? RTL_ID0 : 0xFF;
@@ -535,7 +544,10 @@ static uint8_t reg_read(struct ne2000 *s, unsigned reg)
 	case 1:
 		if (reg < 0x07)
 			return s->par[reg - 1];
-		return reg == 0x07 ? s->curr : s->mar[reg - 0x08];
+		if (reg > 0x07)
+			return s->mar[reg - 0x08];
+		s->unseen = false;
+		return s->curr;
 	case 2: return read_page2(s, reg);
 	default: return read_page3(s, reg);
 	}
@@ -553,7 +565,16 @@ static void write_page0(struct ne2000 *s, unsigned reg, uint8_t value)
 	case 0x04: s->tpsr = value; break;
 	case 0x05: s->tbcr = (uint16_t)((s->tbcr & 0xFF00) | value); break;
 	case 0x06: s->tbcr = (uint16_t)((s->tbcr & 0x00FF) | value << 8); break;
-	case 0x07: s->isr &= (uint8_t) ~(value & ~ISR_RST); break;
+	case 0x07:
+		s->isr &= (uint8_t) ~(value & ~ISR_RST);
+		/*
+		 * Drivers look at CURR a last time and then clear PRX. Frames come in bursts here,
+		 * between any two accesses, so that one in that gap would often wait for the
+		 * next to be noticed; it counts as having come after the write.
+		 */
+		if (s->unseen)
+			s->isr |= ISR_PRX;
+		break;
 	case 0x08: s->rsar = (uint16_t)((s->rsar & 0xFF00) | value); break;
 	case 0x09: s->rsar = (uint16_t)((s->rsar & 0x00FF) | value << 8); break;
 	case 0x0A: s->rbcr = (uint16_t)((s->rbcr & 0xFF00) | value); break;

@@ -44,7 +44,8 @@ static bool harmless(const char *text)
 	static const char *const words[] = {"tcp",  "udp",  "telnet",    "websocket", "server",
 					    "pty",  "pipe", "socket",    "tty",       "nbd",
 					    "http", "-D",   "daemonize", "stdio",     "mon",
-					    "sdl",  "kvm",  "-qmp",      "serial",    "ssh"};
+					    "sdl",  "kvm",  "-qmp",      "serial",    "ssh",
+					    "tap",  "vde",  "dgram",     "stream",    "cmd:"};
 
 	for (size_t n = 0; n < ARRAY_SIZE(words); n++)
 		if (strstr(text, words[n]))
