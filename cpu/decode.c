@@ -118,9 +118,10 @@ static void decode_immediate(struct reader *r, struct insn *i, unsigned kind)
 	}
 }
 
-/* Returns the opcode, 0x0NN or 0x1NN, behind all prefixes. */
+/* Returns the opcode, 0x0NN to 0x3NN, behind all prefixes. */
 static unsigned decode_prefixes(struct reader *r, struct insn *i, bool code32)
 {
+	enum { OPCODE_MAP_38 = 0x138, OPCODE_MAP_3A = 0x13A };
 	bool prefix_67 = false;
 	unsigned byte;
 
@@ -149,6 +150,8 @@ static unsigned decode_prefixes(struct reader *r, struct insn *i, bool code32)
 	i->ad_mask = i->adsize32 ? 0xFFFFFFFF : 0xFFFF;
 	if (byte == 0x0F)
 		byte = 0x100 | take(r, 1);
+	if (byte == OPCODE_MAP_38 || byte == OPCODE_MAP_3A)
+		byte = (byte == OPCODE_MAP_38 ? 0x200 : 0x300) | take(r, 1);
 	return byte;
 }
 
@@ -159,7 +162,7 @@ static bool is_simd_space(unsigned opcode)
 	return (opcode >= 0x110 && opcode <= 0x117) || (opcode >= 0x128 && opcode <= 0x12F) ||
 	       (opcode >= 0x150 && opcode <= 0x17F) || opcode == 0x1AE ||
 	       (opcode >= 0x1C2 && opcode <= 0x1C6) || opcode == 0x1E7 ||
-	       (opcode >= 0x1D0 && opcode <= 0x1FE);
+	       (opcode >= 0x1D0 && opcode <= 0x1FE) || opcode >= 0x200;
 }
 
 static void op_too_long(struct soft_cpu *c, const struct insn *i)

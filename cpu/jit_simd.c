@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * MMX, SSE and SSE2 instructions in translated code: the same instruction on the same MM and XMM
- * registers, with the host's register for a general one and jit_operand() for memory.
+ * MMX and SSE instructions in translated code: the same instruction on the same MM and XMM registers, with the host's register for a general one and jit_operand() for memory.
  *
  * The table says of each opcode how many bytes a memory operand has, which way it goes, and which
  * of the two ModRM operands is a general register. Legacy SSE instructions demand that 16-byte
@@ -11,7 +10,7 @@
  * Non-temporal stores become plain ones: theirs is a weaker order, which would have to be fenced
  * wherever another thread looks at guest memory.
  */
-#include "cpu/fpu.h"
+#include "cpu/sse_ext.h"
 #include <stddef.h>
 
 enum {
@@ -250,17 +249,70 @@ static bool emit_movnti(struct jit *j, const struct insn *i)
 	return true;
 }
 
+/* CRC32, whose operands are general registers. The upper halves of the first four as bytes are the
+ * interpreter's. */
+static bool emit_crc32(struct jit *j, const struct insn *i)
+{
+	enum { CRC_BYTE = 0x2F0, HIGH_BYTES = 4 };
+	unsigned bytes = i->opcode == CRC_BYTE ? 1 : i->opsize32 ? 4 : 2;
+	unsigned op = (i->opcode & 0xFF) | EMIT_0F38 | EMIT_F2 | (bytes == 2 ? EMIT_66 : 0);
+
+	if (i->is_mem) {
+		int lin = jit_operand(j, bytes, MEM_READ, false, false);
+		emit_rm(&j->hot, op, jit_reg(i->reg), lin, RCX, 0, 0);
+		return true;
+	}
+	if (bytes == 1 && i->rm >= HIGH_BYTES)
+		return false;
+	emit_rr(&j->hot, op, jit_reg(i->reg), jit_reg(i->rm));
+	return true;
+}
+
+/* SSE3 and later. */
+static bool emit_ext(struct jit *j, const struct insn *i)
+{
+	static const unsigned maps[] = {0, EMIT_0F, EMIT_0F38, EMIT_0F3A};
+	unsigned how = 0, op = (i->opcode & 0xFF) | prefix_bits[simd_prefix_of(i)] |
+			       maps[i->opcode >> 8 & 3];
+	int rm;
+
+	if (!(j->cpu->features_ecx & sse_ext_find(i, &how)))
+		return false;
+	if (how & EXT_CRC32)
+		return emit_crc32(j, i);
+	if (!(j->cpu->features_edx & (how & EXT_MMX ? CPUID_MMX : CPUID_SSE2)) ||
+	    (!(how & EXT_MMX) && !j->mode.sse))
+		return false;
+	jit_need_fpu(j);
+	if (i->is_mem) {
+		jit_flush_pending(j, false);
+		int lin = jit_operand(j, how & EXT_BYTES, how & EXT_WRITE ? MEM_WRITE : MEM_READ,
+				      false, how & EXT_ALIGNED);
+		emit_rm(&j->hot, op, i->reg, lin, RCX, 0, 0);
+	} else {
+		rm = how & EXT_GENERAL ? jit_reg(i->rm) : i->rm;
+		emit_rr(&j->hot, op, i->reg, rm);
+	}
+	if (simd_has_imm8(i->opcode))
+		emit8(&j->hot, i->imm);
+	if (how & EXT_TO_ECX)
+		emit_mov32(&j->hot, jit_reg(R_ECX), RCX);
+	return true;
+}
+
 bool jit_simd_insn(struct jit *j, const struct insn *i)
 {
 	enum simd_prefix prefix = simd_prefix_of(i);
-	unsigned op = i->opcode & 0xFF, how = table[prefix][op];
+	unsigned op = i->opcode & 0xFF, how = table[prefix][op], ext;
 	unsigned host_op = temporal(op, prefix) | EMIT_0F | prefix_bits[prefix];
 	int reg = how & GREG ? jit_reg(i->reg) : i->reg, rm = how & GRM ? jit_reg(i->rm) : i->rm;
 	uint32_t feature = how & S2 ? CPUID_SSE2 : how & S1 ? CPUID_SSE : CPUID_MMX;
 
 	/* An undefined instruction has another function. */
-	if (i->opcode >> 8 != 1 || simd_lookup(i) != i->exec)
+	if (i->opcode < 0x100 || simd_lookup(i) != i->exec)
 		return false;
+	if (sse_ext_find(i, &ext))
+		return emit_ext(j, i);
 	if (op == OP_FX)
 		return emit_state(j, i);
 	if (op == OP_MOVNTI)

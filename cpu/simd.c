@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From an 0F opcode with its prefixes to the MMX, SSE or SSE2 instruction (SDM vol. 2D, appendix A:
+ * From an 0F opcode with its prefixes to the MMX or SSE instruction (SDM vol. 2D, appendix A:
  * opcode map). A mandatory prefix selects among up to four instructions; F2 and F3 win over 66.
  */
 #include "cpu/simd_int.h"
+#include "cpu/sse_ext.h"
 
 enum simd_prefix simd_prefix_of(const struct insn *i)
 {
@@ -35,8 +36,10 @@ op_fn simd_lookup(const struct insn *i)
 	enum simd_prefix prefix = simd_prefix_of(i);
 	uint8_t op = i->opcode & 0xFF;
 
-	if (i->opcode >> 8 != 1 || i->lock)
+	if (i->opcode < 0x100 || i->lock)
 		return NULL;
+	if (i->opcode > 0x1FF)
+		return sse_ext_lookup(i);
 	if (op >= 0x71 && op <= 0x73)
 		return shift_find(i, prefix);
 	if (op == 0xAE)
@@ -50,11 +53,13 @@ op_fn simd_lookup(const struct insn *i)
 			return NULL;
 		return found.fn;
 	}
-	return NULL;
+	return sse_ext_lookup(i);
 }
 
 bool simd_has_imm8(uint16_t opcode)
 {
+	if (opcode >= 0x300)
+		return true;
 	switch (opcode) {
 	case 0x170: /* PSHUF* */
 	case 0x171:

@@ -395,6 +395,7 @@ static const struct form sse4[] = {
 const struct form_group form_groups[GROUPS] = {
 	GROUP(alu),   GROUP(shift), GROUP(muldiv), GROUP(bits), GROUP(move),
 	GROUP(stack), GROUP(flow),  GROUP(string), GROUP(trap), GROUP(x87),
-	GROUP(mmx),   GROUP(sse),   GROUP(sse2),  GROUP(sse4)};
-const char *const group_names[] = {"alu",    "shift", "muldiv", "bits", "move", "stack", "flow",
-				   "string", "trap",  "x87",    "mmx",  "sse",  "sse2",  "sse4",   NULL};
+	GROUP(mmx),   GROUP(sse),   GROUP(sse2),   GROUP(sse4)};
+const char *const group_names[] = {"alu",   "shift", "muldiv", "bits", "move",
+				   "stack", "flow",  "string", "trap", "x87",
+				   "mmx",   "sse",   "sse2",   "sse4", NULL};
