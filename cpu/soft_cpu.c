@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "cpu/jit.h"
 #include "cpu/ops.h"
+#include "cpu/sse_ext.h"
 #include <errno.h>
 #include <stdlib.h>
 
@@ -16,7 +17,7 @@ enum {
 		  CPUID_CMOV | CPUID_PAT | CPUID_PSE36 | CPUID_CLFSH | CPUID_MMX | CPUID_FXSR |
 		  CPUID_SSE | CPUID_SSE2 | CPUID_HTT,
 	CPUID_ECX_POPCNT = 1 << 23,
-	CAN_ECX = (int)((uint32_t)CPUID_ECX_HYPERVISOR | CPUID_ECX_POPCNT),
+	CAN_ECX = (int)((uint32_t)CPUID_ECX_HYPERVISOR | CPUID_ECX_POPCNT), /* and sse_ext.h's */
 	/* AMD repeats in 80000001:EDX most of leaf 1's bits. */
 	CAN_EXT_EDX = (CAN_EDX & 0x0183F3FF) | CPUID_EXT_NX,
 };
@@ -30,7 +31,7 @@ static void setup_features(struct soft_cpu *c)
 	unsigned bits = DEFAULT_PHYS_BITS;
 
 	model.features_edx &= CAN_EDX;
-	model.features_ecx &= (uint32_t)CAN_ECX;
+	model.features_ecx &= (uint32_t)CAN_ECX | sse_ext_host_features();
 	model.ext_features_edx &= CAN_EXT_EDX;
 	model.ext_features_ecx = 0;
 	c->leaf_count = cpu_model_leaves(&model, c->config.index, c->config.cpus, c->leaves);
