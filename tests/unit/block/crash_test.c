@@ -74,8 +74,27 @@ static int write_stamps(struct image *img, uint64_t first, uint64_t count, unsig
 	return rc;
 }
 
+/* What the workload does besides. */
+enum extra { PLAIN, SNAPSHOTS, BITMAPS };
+
+/* Some change of the two bitmaps "a" and "b", if they are as it needs them. */
+static int change_bitmaps(struct image *img)
+{
+	static const enum image_bitmap_op ops[] = {BITMAP_ADD,   BITMAP_ADD,     BITMAP_REMOVE,
+						   BITMAP_CLEAR, BITMAP_DISABLE, BITMAP_ENABLE,
+						   BITMAP_MERGE};
+	struct image_bitmap_edit edit = {.op = ops[rnd() % ARRAY_SIZE(ops)],
+					 .name = rnd() % 2 ? "a" : "b",
+					 .granularity = 512 << rnd() % 4,
+					 .source = img,
+					 .source_name = "a"};
+	struct error err = ERROR_INIT;
+	int rc = image_bitmap_edit(img, &edit, &err);
+	return rc == -ENOENT || rc == -EEXIST ? 0 : rc;
+}
+
 /* One step; errors are only expected while failures are injected. */
-static int do_step(struct image *img, unsigned step, bool snapshots)
+static int do_step(struct image *img, unsigned step, enum extra extra)
 {
 	uint64_t first = rnd() % SECTORS, count = 1 + rnd() % (rnd() % 3 ? 40 : 400);
 	if (count > SECTORS - first)
@@ -104,7 +123,11 @@ static int do_step(struct image *img, unsigned step, bool snapshots)
 		flushed_after[step] = rc == 0;
 		break;
 	case 4:
-		if (snapshots && step % 3 == 0) {
+		if (extra == BITMAPS) {
+			rc = change_bitmaps(img);
+			break;
+		}
+		if (extra == SNAPSHOTS && step % 3 == 0) {
 			rc = img->driver->snapshot_create(img, "s", NULL);
 			if (!rc && rnd() % 2)
 				rc = img->driver->snapshot_delete(img, "s", NULL);
@@ -207,7 +230,7 @@ static void dump(const char *path, const uint8_t *file, uint64_t size)
 }
 
 /* Runs the workload on a new image and records it. Returns the file as it was before. */
-static uint8_t *run_recorded(const char *shape, bool snapshots, uint64_t *size)
+static uint8_t *run_recorded(const char *shape, enum extra extra, uint64_t *size)
 {
 	bool recording = true;
 	struct file_observer o = {record, &recording};
@@ -228,7 +251,7 @@ static uint8_t *run_recorded(const char *shape, bool snapshots, uint64_t *size)
 				       IMAGE_WRITABLE | IMAGE_DISCARD | IMAGE_NO_FLUSH, NULL, NULL);
 	assert_non_null(img);
 	for (step_now = 1; step_now <= STEPS; step_now++)
-		assert_int_equal(do_step(img, step_now, snapshots), 0);
+		assert_int_equal(do_step(img, step_now, extra), 0);
 	step_now = STEPS;
 	image_close(img);
 	file_set_observer(NULL);
@@ -236,10 +259,10 @@ static uint8_t *run_recorded(const char *shape, bool snapshots, uint64_t *size)
 	return file;
 }
 
-static void crash_everywhere(const char *shape, bool snapshots, size_t every)
+static void crash_everywhere(const char *shape, enum extra extra, size_t every)
 {
 	uint64_t size;
-	uint8_t *durable = run_recorded(shape, snapshots, &size), *file = malloc(MAX_FILE);
+	uint8_t *durable = run_recorded(shape, extra, &size), *file = malloc(MAX_FILE);
 	size_t synced = 0; /* changes before this one are in `durable` */
 	unsigned flushed = 0;
 	for (size_t i = 0; i <= log_len; i++) {
@@ -259,7 +282,7 @@ static void crash_everywhere(const char *shape, bool snapshots, size_t every)
 			dump("crash.qcow2", file, len);
 			snprintf(what, sizeof(what), "'%s' after change %zu of %zu", shape, i,
 				 log_len);
-			assert_survived("crash.qcow2", flushed, step, snapshots, what);
+			assert_survived("crash.qcow2", flushed, step, extra == SNAPSHOTS, what);
 		}
 		if (i < log_len && c->op == FILE_FLUSH)
 			for (; synced < i; synced++)
@@ -288,7 +311,7 @@ static void a_crash_at_any_change_leaves_leaks_at_worst(void **state)
 	int keep = quiet_stderr();
 	for (size_t s = 0; s < ARRAY_SIZE(shapes); s++)
 		for (int round = 0; round < 2; round++)
-			crash_everywhere(shapes[s], false, 3);
+			crash_everywhere(shapes[s], PLAIN, 3);
 	loud_stderr(keep);
 }
 
@@ -298,7 +321,16 @@ static void a_crash_in_a_snapshot_is_repaired_at_the_next_opening(void **state)
 					    "extended_l2=on,cluster_size=32k"};
 	int keep = quiet_stderr();
 	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
-		crash_everywhere(kinds[s], true, 4);
+		crash_everywhere(kinds[s], SNAPSHOTS, 4);
+	loud_stderr(keep);
+}
+
+static void a_crash_while_bitmaps_change_leaves_leaks_at_worst(void **state)
+{
+	static const char *const kinds[] = {"", "cluster_size=512"};
+	int keep = quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
+		crash_everywhere(kinds[s], BITMAPS, 3);
 	loud_stderr(keep);
 }
 
@@ -323,7 +355,7 @@ static void failing_writes_leave_leaks_at_worst(void **state)
 				"c.qcow2", "qcow2", IMAGE_WRITABLE | IMAGE_DISCARD | IMAGE_NO_FLUSH,
 				NULL, NULL);
 			for (step = 1; img && step <= STEPS; step++) {
-				do_step(img, step, false);
+				do_step(img, step, PLAIN);
 				if (flushed_after[step])
 					flushed = step;
 			}
@@ -386,6 +418,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_crash_at_any_change_leaves_leaks_at_worst),
 		cmocka_unit_test(a_crash_in_a_snapshot_is_repaired_at_the_next_opening),
+		cmocka_unit_test(a_crash_while_bitmaps_change_leaves_leaks_at_worst),
 		cmocka_unit_test(failing_writes_leave_leaks_at_worst),
 		cmocka_unit_test(after_a_full_disk_all_goes_on),
 	};

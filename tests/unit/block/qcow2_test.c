@@ -8,6 +8,7 @@
 #include "tests/unit/block/tools.h"
 #include <fcntl.h>
 #include <setjmp.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -538,6 +539,81 @@ static void damaged_headers_are_refused_with_the_field(void **state)
 	}
 }
 
+/* Headers with a few fields or bytes changed, with and without extensions, in an address space that
+ * lets no field's value decide how much memory is taken. */
+static void mutated_headers_take_little_memory(void **state)
+{
+	static const char *const kinds[] = {"", "compat=0.10,cluster_size=512",
+					    "extended_l2=on,refcount_bits=1", "data_file=u.data",
+					    "backing_file=absent,backing_fmt=raw"};
+	static const uint64_t values[] = {0,
+					  1,
+					  2,
+					  3,
+					  7,
+					  9,
+					  21,
+					  22,
+					  63,
+					  64,
+					  0x7fffffff,
+					  0xffffffff,
+					  UINT64_C(1) << 40,
+					  UINT64_C(1) << 56,
+					  INT64_MAX,
+					  UINT64_MAX};
+	struct rlimit old, small;
+	uint8_t head[1024], buf[4096];
+	unsigned opened = 0;
+	assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
+	small = old;
+	small.rlim_cur = (rlim_t)1 << 30;
+#ifndef __SANITIZE_ADDRESS__
+	assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
+#endif
+	int keep = mute();
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+		make("u.qcow2", SIZE, kinds[k]);
+		int fd = open("u.qcow2", O_RDWR);
+		assert_true(fd >= 0);
+		assert_int_equal(pread_full(fd, head, sizeof(head), 0), 0);
+		for (int i = 0; i < 1500; i++) {
+			uint8_t changed[sizeof(head)], raw[8];
+			struct error err = ERROR_INIT;
+			struct image_check r;
+			memcpy(changed, head, sizeof(head));
+			for (unsigned n = 1 + rnd() % 3; n; n--) {
+				size_t at = 4 + rnd() % (rnd() % 4 ? 108 : 500),
+				       len = 1 + rnd() % 8;
+				store_be64(raw,
+					   rnd() % 4 ? values[rnd() % ARRAY_SIZE(values)] : rnd());
+				memcpy(changed + (len > 2 ? at & ~(size_t)3 : at), raw + 8 - len,
+				       len);
+			}
+			assert_int_equal(pwrite_full(fd, changed, sizeof(changed), 0), 0);
+			unsigned flags = rnd() % 2 ? IMAGE_CHECK | IMAGE_NO_BACKING : 0;
+			struct image *img =
+				image_open("u.qcow2", "qcow2", flags | IMAGE_NO_LOCK, NULL, &err);
+			if (!img) {
+				if (strlen(err.text) < 20 || strchr(err.text, '\n'))
+					fail_msg("'%s'", err.text);
+				continue;
+			}
+			opened++;
+			uint64_t size = image_size(img);
+			if (size >= sizeof(buf))
+				image_pread(img, buf, sizeof(buf),
+					    rnd() % (size - sizeof(buf) + 1));
+			image_run_check(img, 0, &r, &err);
+			image_close(img);
+		}
+		close(fd);
+	}
+	unmute(keep);
+	assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
+	assert_true(opened > 100);
+}
+
 /* Random damage anywhere in the tables: no crash, no hang, and repair makes the check pass or says
  * that it cannot. */
 static void random_damage_is_survived(void **state)
@@ -741,6 +817,7 @@ int main(void)
 		cmocka_unit_test(threads_share_clusters_without_losing_writes),
 		cmocka_unit_test(threads_write_compressed_clusters),
 		cmocka_unit_test(damaged_headers_are_refused_with_the_field),
+		cmocka_unit_test(mutated_headers_take_little_memory),
 		cmocka_unit_test(random_damage_is_survived),
 		cmocka_unit_test(wrong_refcounts_are_found_and_repaired),
 		cmocka_unit_test(a_huge_refcount_is_repaired_at_once),
