@@ -10,6 +10,7 @@
 #include "core/memory.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
+#include "lib/object.h"
 #include "lib/text.h"
 #include "vmm/commands.h"
 #include "vmm/lineedit.h"
@@ -125,6 +126,20 @@ static void do_screendump(struct call *c)
 		path = c->arg[2];
 	}
 	if (command_screendump(c->m, path, format, &err) < 0)
+		fail(c, &err);
+}
+
+static void do_object_add(struct call *c)
+{
+	struct error err = ERROR_INIT;
+	if (object_add(c->m, c->arg[0], &err) < 0)
+		fail(c, &err);
+}
+
+static void do_object_del(struct call *c)
+{
+	struct error err = ERROR_INIT;
+	if (object_delete(c->arg[0], &err) < 0)
 		fail(c, &err);
 }
 
@@ -448,6 +463,10 @@ static const struct command commands[] = {
 	{"netdev_del", NULL, 1, 1, "id", "takes a network backend away", do_netdev_del},
 	{"nmi", NULL, 0, 0, "", "sends an NMI to all CPUs", do_nmi},
 	{"o", NULL, 2, 2, "/fmt port value", "writes an I/O port", do_port_write},
+	{"object_add", NULL, 1, 1, "type,id=id[,prop=value][,...]",
+	 "makes an object that others name by its id (-object help lists the types)",
+	 do_object_add},
+	{"object_del", NULL, 1, 1, "id", "deletes an object", do_object_del},
 	{"pmemsave", NULL, 3, 3, "addr size file", "saves physical memory to a file", do_pmemsave},
 	{"quit", "q", 0, 0, "", "ends minivm", do_quit},
 	{"screendump", NULL, 1, 3, "[-f format] filename",
