@@ -501,11 +501,23 @@ const struct option_row option_table[] = {
 	 "detect-zeroes=off|on|unmap, copy-on-read=on, id=, serial=, cyls=,heads=,secs=,\n"
 	 "locking=auto|on|off, force-share=on, aio=threads|io_uring (without it io_uring with\n"
 	 "cache.direct=on, else threads). rerror=report|ignore|stop and\n"
-	 "werror=enospc|report|ignore|stop say what a failed request does: stop (and enospc on a full\n"
+	 "werror=enospc|report|ignore|stop say what a failed request does: stop (and enospc on a "
+	 "full\n"
 	 "disk) pauses the machine in state io-error, and cont tries again. Limits a second:\n"
-	 "throttling.bps-total= (-read, -write) and throttling.iops-total= (-read, -write), each with\n"
-	 "-max= and -max-length= for bursts, throttling.iops-size=, throttling.group= for drives that\n"
-	 "share them; bps=, bps_rd=, bps_wr=, iops=, iops_rd=, iops_wr= are short for them."},
+	 "throttling.bps-total= (-read, -write) and throttling.iops-total= (-read, -write), each "
+	 "with\n"
+	 "-max= and -max-length= for bursts, throttling.iops-size=, throttling.group= for drives "
+	 "that\n"
+	 "share them; bps=, bps_rd=, bps_wr=, iops=, iops_rd=, iops_wr= are short for them.\n"
+	 "A disk on an NBD server is file=nbd://HOST[:PORT]/EXPORT, "
+	 "file=nbd+unix:///EXPORT?socket=PATH\n"
+	 "(nbds: with TLS), or driver=nbd (or file.driver=nbd, its keys then with file. before "
+	 "them)\n"
+	 "with host=,port= or path=, and export=, tls-creds=, tls-hostname=, reconnect-delay= "
+	 "(seconds in\n"
+	 "which requests wait for a server that went away, 0: they fail), open-timeout=. Such "
+	 "names do\n"
+	 "for -hda and its like, for -cdrom, and as backing files, too."},
 	{"snapshot", NULL, NULL, set_snapshot, NULL,
 	 "Writes go to temporary files and are gone when minivm ends."},
 
