@@ -154,6 +154,15 @@ struct image_driver {
 	 * be overwritten. */
 	int (*create)(const char *path, uint64_t size, struct opts *opts, struct error *err);
 	int (*snapshot_create)(struct image *img, const char *name, struct error *err);
+	/*
+	 * A machine's state in a snapshot: vm_state_pwrite() (offsets from 0) while the disk stands
+	 * still, then snapshot_save() with its size, which takes it over. After snapshot_apply()
+	 * vm_state_pread() reads it; its size is in image_snapshot_info.
+	 */
+	int (*vm_state_pwrite)(struct image *img, const void *buf, size_t len, uint64_t offset);
+	int (*vm_state_pread)(struct image *img, void *buf, size_t len, uint64_t offset);
+	int (*snapshot_save)(struct image *img, const char *name, uint64_t vm_state_size,
+			     uint64_t vm_clock_ns, struct error *err);
 	int (*snapshot_apply)(struct image *img, const char *name, struct error *err);
 	int (*snapshot_delete)(struct image *img, const char *name, struct error *err);
 	/* Shows the disk as the snapshot has it from now on; the image is open read-only. */

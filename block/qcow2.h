@@ -437,6 +437,10 @@ struct qcow2_snapshot {
 int qcow2_read_snapshots(struct qcow2 *q, struct qcow2_snapshot **list, uint64_t *bytes,
 			 struct error *err);
 void qcow2_free_snapshots(struct qcow2_snapshot *list, size_t count);
+int qcow2_snapshot_save(struct image *img, const char *name, uint64_t vm_state_size,
+			uint64_t vm_clock_ns, struct error *err);
+int qcow2_vm_state_pwrite(struct image *img, const void *buf, size_t len, uint64_t offset);
+int qcow2_vm_state_pread(struct image *img, void *buf, size_t len, uint64_t offset);
 int qcow2_snapshot_create(struct image *img, const char *name, struct error *err);
 int qcow2_snapshot_apply(struct image *img, const char *name, struct error *err);
 int qcow2_snapshot_load(struct image *img, const char *name, struct error *err);

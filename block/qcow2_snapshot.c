@@ -305,7 +305,54 @@ static int end(struct qcow2 *q, int rc, const char *what, const char *name, stru
 	return rc;
 }
 
+/* Where a machine's state lies: behind the disk's end, from the next L2 table on, as QEMU has it. */
+static uint64_t vm_state_start(const struct qcow2 *q)
+{
+	uint64_t l2_bytes = (uint64_t)q->cluster_size << q->l2_bits;
+	return div_round_up(q->h.size, l2_bytes) * l2_bytes;
+}
+
+int qcow2_vm_state_pwrite(struct image *img, const void *buf, size_t len, uint64_t offset)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct error err = ERROR_INIT;
+	struct iovec iov = {(void *)buf, len};
+	uint64_t l2_bytes = (uint64_t)q->cluster_size << q->l2_bits, start = vm_state_start(q);
+	if (!range_in(offset, len, INT64_MAX - start) ||
+	    div_round_up(start + offset + len, l2_bytes) > MAX_L1_BYTES / 8)
+		return -EFBIG;
+	uint32_t needed = (uint32_t)div_round_up(start + offset + len, l2_bytes);
+	int rc = 0;
+	pthread_mutex_lock(&q->lock);
+	bool grow = needed > q->h.l1_size;
+	pthread_mutex_unlock(&q->lock);
+	if (grow) {
+		rc = begin(q, &err);
+		if (!rc && needed > q->h.l1_size)
+			rc = qcow2_grow_l1(q, needed);
+		rc = end(q, rc, "make room for", "a machine's state", &err);
+	}
+	return rc ? rc : qcow2_pwritev(img, &iov, 1, start + offset);
+}
+
+int qcow2_vm_state_pread(struct image *img, void *buf, size_t len, uint64_t offset)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct iovec iov = {buf, len};
+	uint64_t l2_bytes = (uint64_t)q->cluster_size << q->l2_bits, start = vm_state_start(q);
+	uint64_t room = (uint64_t)q->h.l1_size * l2_bytes;
+	if (room < start || !range_in(offset, len, room - start))
+		return -EINVAL;
+	return qcow2_preadv(img, &iov, 1, start + offset);
+}
+
 int qcow2_snapshot_create(struct image *img, const char *name, struct error *err)
+{
+	return qcow2_snapshot_save(img, name, 0, 0, err);
+}
+
+int qcow2_snapshot_save(struct image *img, const char *name, uint64_t vm_state_size,
+			uint64_t vm_clock_ns, struct error *err)
 {
 	struct qcow2 *q = qcow2_of(img);
 	struct qcow2_snapshot *list = NULL;
@@ -335,6 +382,8 @@ int qcow2_snapshot_create(struct image *img, const char *name, struct error *err
 					  .disk_size = q->h.size,
 					  .date_sec = (uint32_t)now.tv_sec,
 					  .date_nsec = (uint32_t)now.tv_nsec,
+					  .vm_state_size = vm_state_size,
+					  .vm_clock_ns = vm_clock_ns,
 					  .id = xasprintf("%lu", id + 1),
 					  .name = xstrdup(name)};
 	/* References first, with the active flags cleared; then the copy that relies on them. */
@@ -352,6 +401,12 @@ int qcow2_snapshot_create(struct image *img, const char *name, struct error *err
 		list[n].l1_offset = (uint64_t)at;
 		rc = write_snapshots(q, list, n + 1, bytes);
 	}
+	/* The snapshot has the machine's state; in the disk's own table it would only be copied on
+	 * the next write there. */
+	if (!rc && vm_state_size)
+		rc = qcow2_drop_clusters(
+			q, vm_state_start(q),
+			round_up(vm_state_start(q) + vm_state_size, q->cluster_size));
 	if (!rc)
 		rc = qcow2_settle(q);
 	qcow2_free_snapshots(list, n + 1);

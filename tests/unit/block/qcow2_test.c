@@ -320,6 +320,65 @@ static void snapshots_keep_and_bring_back_contents(void **state)
 	free(old);
 }
 
+/* As savevm and loadvm do it; QEMU sees the same. */
+static void a_machines_state_goes_with_its_snapshot(void **state)
+{
+	static const char *const kinds[] = {"", "cluster_size=512",
+					    "extended_l2=on,cluster_size=16k",
+					    "compat=0.10,cluster_size=4k"};
+	enum { STATE = 3000000 };
+	uint8_t *model = calloc(1, SIZE), *vm = malloc(STATE), *back = malloc(STATE);
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+		struct error err = ERROR_INIT;
+		struct image_info info;
+		unlink("v.qcow2");
+		make("v.qcow2", SIZE, kinds[k]);
+		memset(model, 0, SIZE);
+		struct image *img =
+			open_or_fail("v.qcow2", IMAGE_WRITABLE | IMAGE_NO_FLUSH | IMAGE_DISCARD);
+		random_steps(img, model, SIZE, 30);
+		fill(vm, STATE);
+		/* In pieces, as a stream comes. */
+		for (size_t at = 0, part; at < STATE; at += part) {
+			part = 1 + rnd() % 200000;
+			if (part > STATE - at)
+				part = STATE - at;
+			assert_int_equal(img->driver->vm_state_pwrite(img, vm + at, part, at), 0);
+		}
+		if (img->driver->snapshot_save(img, "vm", STATE, 1234567890123, &err))
+			fail_msg("%s", err.text);
+		assert_same(img, model, SIZE);
+		image_close(img);
+		assert_sound("v.qcow2");
+		img = open_or_fail("v.qcow2", IMAGE_WRITABLE | IMAGE_NO_FLUSH | IMAGE_DISCARD);
+		uint8_t *other = malloc(SIZE);
+		memcpy(other, model, SIZE);
+		random_steps(img, other, SIZE, 30);
+		free(other);
+		assert_int_equal(img->driver->snapshot_apply(img, "vm", &err), 0);
+		assert_same(img, model, SIZE);
+		assert_true(image_get_info(img, &info) >= 0);
+		assert_int_equal(info.snapshots[0].vm_state_size, STATE);
+		assert_int_equal(info.snapshots[0].vm_clock_ns, 1234567890123);
+		image_info_free(&info);
+		assert_int_equal(img->driver->vm_state_pread(img, back, STATE, 0), 0);
+		assert_memory_equal(vm, back, STATE);
+		assert_int_equal(img->driver->vm_state_pread(img, back, 1, UINT64_C(1) << 60),
+				 -EINVAL);
+		assert_int_equal(img->driver->vm_state_pwrite(img, back, 1, UINT64_MAX), -EFBIG);
+		image_close(img);
+		assert_sound("v.qcow2");
+		img = open_or_fail("v.qcow2", IMAGE_WRITABLE);
+		assert_int_equal(img->driver->snapshot_delete(img, "vm", &err), 0);
+		assert_same(img, model, SIZE);
+		image_close(img);
+		assert_sound("v.qcow2");
+	}
+	free(model);
+	free(vm);
+	free(back);
+}
+
 static void resizing_keeps_contents_and_shows_zeroes(void **state)
 {
 	uint8_t *model = calloc(1, 3 * SIZE);
@@ -813,6 +872,7 @@ int main(void)
 		cmocka_unit_test(small_caches_lose_nothing),
 		cmocka_unit_test(a_table_that_is_entered_a_million_times_is_read_once),
 		cmocka_unit_test(snapshots_keep_and_bring_back_contents),
+		cmocka_unit_test(a_machines_state_goes_with_its_snapshot),
 		cmocka_unit_test(resizing_keeps_contents_and_shows_zeroes),
 		cmocka_unit_test(threads_share_clusters_without_losing_writes),
 		cmocka_unit_test(threads_write_compressed_clusters),
