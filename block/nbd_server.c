@@ -170,7 +170,7 @@ static void *peer_main(void *arg)
 	/* The server waits for the count; it goes down last but for the caller's function, which
 	 * runs while the server cannot be freed. */
 	pthread_mutex_lock(&s->lock);
-	s->count--;
+	__atomic_sub_fetch(&s->count, 1, __ATOMIC_RELAXED);
 	if (s->config.gone)
 		s->config.gone(s->config.opaque, negotiated);
 	pthread_cond_broadcast(&s->changed);
@@ -185,7 +185,7 @@ static int start_peer(struct nbd_peer *p, struct error *err)
 	pthread_attr_t attr;
 	pthread_mutex_lock(&s->lock);
 	list_push_back(&s->peers, &p->link);
-	s->count++;
+	__atomic_add_fetch(&s->count, 1, __ATOMIC_RELAXED);
 	/* Signals are for the main thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -196,7 +196,7 @@ static int start_peer(struct nbd_peer *p, struct error *err)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (code) {
 		list_remove(&p->link);
-		s->count--;
+		__atomic_sub_fetch(&s->count, 1, __ATOMIC_RELAXED);
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (!code)

@@ -47,7 +47,7 @@ struct nbd_server {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct list peers;
-	unsigned count; /* of them */
+	unsigned count; /* of them; changed under the lock, read by clients without */
 	unsigned cpus;  /* of the host */
 	bool ending;
 };

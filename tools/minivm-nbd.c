@@ -127,7 +127,7 @@ static void help(void)
 	       "  --fork  goes to the background as soon as clients can connect\n"
 	       "  --pid-file=PATH  writes the server's process id there\n"
 	       "  -L, --list  lists what the server at -b and -p, or at -k, exports\n"
-	       "  -v, --verbose  says more\n\n"
+	       "  -v, --verbose  tells of clients on stderr, with --fork, too\n\n"
 	       "Encryption:\n"
 	       "  --object type,id=ID,...  makes an object: a secret, TLS credentials; 'help' "
 	       "lists\n"
@@ -503,12 +503,14 @@ static void client_gone(void *opaque, bool negotiated)
 		warn("a client's end goes unnoticed");
 }
 
-static void accept_one(int listener, struct nbd_server *server)
+static void accept_one(const struct options *o, int listener, struct nbd_server *server)
 {
 	struct error err = ERROR_INIT;
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd >= 0 && nbd_server_add_client(server, fd, &err))
 		warn("%s", err.text);
+	else if (fd >= 0 && o->verbose)
+		report("a client has connected");
 	/* Without a descriptor or memory the connection stays in the queue: do not spin on it. */
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
 		warn("cannot accept a client: %s", strerror(errno));
@@ -535,14 +537,15 @@ static void serve(const struct options *o, struct nbd_server *server, struct lif
 			continue;
 		if (fds[0].revents)
 			return;
-		eventfd_t ignored;
-		if (fds[1].revents && eventfd_read(life->event, &ignored) < 0)
-			continue;
+		eventfd_t left;
+		if (fds[1].revents && eventfd_read(life->event, &left) == 0 && o->verbose)
+			report("%llu client%s left", (unsigned long long)left,
+			       left == 1 ? " has" : "s have");
 		for (int i = 0; i < count; i++) {
 			if (!fds[2 + i].revents)
 				continue;
 			if (!o->shared || nbd_server_clients(server) < o->shared)
-				accept_one(listeners[i], server);
+				accept_one(o, listeners[i], server);
 		}
 	}
 }

@@ -341,11 +341,12 @@ def test_shared_clients_and_the_end():
             assert b.read(0, 10) == bytes(10)
             b.sock.close()
             assert s.ended() == 0 and not os.path.exists(s.socket)
-        with Server(f, "-t", "-f", "raw", "d") as s:
+        with Server(f, "-v", "-t", "-f", "raw", "d") as s:
             for _ in range(3):
                 with s.client() as c:
                     assert c.read(0, 10) == bytes(10)
             assert s.process.poll() is None
+        assert s.errors.count("connected") == 3, s.errors
 
 
 def test_fork_and_pid_file():
