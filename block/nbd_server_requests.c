@@ -383,7 +383,7 @@ static int read_request(struct worker *w, struct request *r)
 	return rc;
 }
 
-static void give_back(struct worker *w, const struct request *r)
+static void give_back(struct worker *w, struct request *r)
 {
 	struct nbd_peer *p = w->peer;
 	if (!r->budget)
@@ -393,6 +393,7 @@ static void give_back(struct worker *w, const struct request *r)
 	w->size = 0;
 	pthread_mutex_lock(&p->lock);
 	p->budget -= r->budget;
+	r->budget = 0;
 	pthread_cond_broadcast(&p->freed);
 	pthread_mutex_unlock(&p->lock);
 }
@@ -423,6 +424,7 @@ static int lead(struct worker *w, struct request *r)
 		r->batch = true;
 		rc = run_timed(w, r);
 		r->batch = false;
+		give_back(w, r);
 		/* Those that are ready do not wait for a slow image. */
 		if (!rc && __atomic_load_n(&p->slow, __ATOMIC_RELAXED))
 			rc = send_out(p);
