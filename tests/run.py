@@ -241,6 +241,7 @@ def main():
     build = pathlib.Path(args.build).resolve()
     context.build = build
     context.sanitized = args.sanitized
+    context.long = args.long
     if args.sanitized:
         # What the command line says lives until the end of the program.
         os.environ["LSAN_OPTIONS"] = f"suppressions={ROOT}/tests/data/leaks.txt:print_suppressions=0"

@@ -234,12 +234,12 @@ static void emit_with_dword(uint32_t value, unsigned map, unsigned op, unsigned 
 	emit32(at);
 }
 
-/* Stores bytes as instructions do: some of 1, 2 or 4. */
+/* Stores bytes as instructions do: some of 1, 2 or 4, aligned so that EFLAGS.AC prevents none. */
 static void emit_store_bytes(uint32_t at, const uint8_t *bytes, unsigned len)
 {
 	for (unsigned done = 0, n; done < len; done += n) {
 		n = chance(70) ? 4 : chance(50) ? 2 : 1;
-		while (n > len - done)
+		while (n > len - done || (at + done) % n)
 			n /= 2;
 		begin(0);
 		if (n == 2)

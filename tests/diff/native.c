@@ -172,8 +172,10 @@ bool native_open(void)
 
 	if (fd < 0 || ftruncate(fd, CODE_SIZE) < 0 ||
 	    !map_fixed(CODE_BASE, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd) ||
-	    !map_fixed(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1) ||
+	    !map_fixed(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1) ||
+	    mprotect((void *)(uintptr_t)WRITTEN_CODE, WRITTEN_CODE_SIZE,
+		     PROT_READ | PROT_WRITE | PROT_EXEC) < 0 ||
 	    !(trampoline =
 		      map_fixed(TRAMPOLINE, TRAMPOLINE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
 				MAP_PRIVATE | MAP_ANONYMOUS, -1))) {

@@ -10,7 +10,12 @@
 #include "cpu/soft_cpu.h"
 #include "lib/bytes.h"
 #include "tests/fuzz/fuzz.h"
+#include <stdio.h>
 #include <stdlib.h>
+
+#ifndef TRANSLATE
+#define TRANSLATE false
+#endif
 
 enum {
 	RAM_SIZE = 1 << 20,
@@ -79,7 +84,17 @@ static void open_machine(void)
 	mem_mapping_set(mem_map(vm.mem, page, 0, AT_MMIO, GUEST_PAGE_SIZE, MEM_PRIO_RAM), AT_MMIO,
 			MEM_RW);
 	struct soft_cpu_config config = {
-		.cpus = 1, .model = &vm.model, .mem = vm.mem, .io = vm.io, .ack = acknowledge};
+		.cpus = 1,
+		.model = &vm.model,
+		.mem = vm.mem,
+		.io = vm.io,
+		.ack = acknowledge,
+		/* jit_fuzz.c: all code at once translated, each piece of it also interpreted. */
+		.jit = TRANSLATE,
+		.jit_after = 1,
+		.verify = TRANSLATE,
+		.code_size = SOFT_CODE_MIN,
+	};
 	if (!(vm.cpu = soft_cpu_new(&config, &err)))
 		abort();
 }
@@ -213,6 +228,10 @@ static void run(bool interrupts)
 
 		if (reason == SOFT_HALTED || reason == SOFT_TRIPLE_FAULT)
 			break;
+		if (reason == SOFT_DIFFERS) {
+			fputs(soft_cpu_difference(vm.cpu), stderr);
+			abort();
+		}
 		if (interrupts && turn % 4 == 1)
 			soft_cpu_set_intr(vm.cpu, true);
 		if (interrupts && turn == 6)
@@ -312,4 +331,5 @@ static size_t seed(unsigned n, uint8_t *buf, size_t max)
 	return 1u + REGISTERS + code[n / MODES].len;
 }
 
-const struct fuzz_target fuzz_target = {.name = "cpu", .runs = 2500, .max_len = 600, .seed = seed};
+const struct fuzz_target fuzz_target = {
+	.name = TRANSLATE ? "jit" : "cpu", .runs = 2500, .max_len = 600, .seed = seed};

@@ -7,6 +7,7 @@ import shutil
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 build = ROOT / "build"
 sanitized = False  # the build has sanitizers: everything takes several times as long
+long = False  # make test-long
 
 
 class Skip(Exception):
