@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/options.h"
 #include "lib/bytes.h"
+#include "lib/strbuf.h"
 #include "lib/text.h"
+#include "net/netdev.h"
 #include "vmm/absent.h"
 #include "vmm/drives.h"
 #include <errno.h>
@@ -244,6 +246,9 @@ void options_print_version(void)
 #ifdef HAVE_CAPSTONE
 	printf(", capstone");
 #endif
+	struct strbuf with = STRBUF_INIT, without = STRBUF_INIT;
+	netdev_built_with(&with, &without);
+	printf("%s", strbuf_str(&with));
 	printf("\nbuilt without:");
 	const char *separator = " ";
 #ifndef HAVE_ZSTD
@@ -264,5 +269,9 @@ void options_print_version(void)
 #ifndef HAVE_SDL2
 	printf("%sSDL2 (window)", separator), separator = ", ";
 #endif
+	if (without.len)
+		printf("%s%s", separator, strbuf_str(&without) + 2), separator = ", ";
+	strbuf_free(&with);
+	strbuf_free(&without);
 	printf("%s\n", *separator == ' ' ? " nothing" : "");
 }

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: MIT
+"""Networks: a Debian kernel's own drivers on each card and each backend; booting from the network."""
+import contextlib
+import hashlib
+import http.server
+import os
+import pathlib
+import random
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+
+import context
+import guests
+import vm
+from context import cost
+
+MODULES = ["ne2k-pci", "ne", "8390", "virtio_pci", "virtio_net", "button"]
+
+# udhcpc's script: takes the address, says what was offered.
+DHCP = """#!/bin/sh
+case $1 in
+bound|renew)
+    ifconfig $interface $ip netmask $subnet up
+    for r in $router; do route add default gw $r dev $interface; done
+    echo "OFFER $interface ip=$ip dns=$dns domain=$domain hostname=$hostname tftp=$tftp boot=$boot_file";;
+esac
+"""
+
+DATA = random.Random(5).randbytes(600_001)
+SUM = hashlib.md5(DATA).hexdigest()
+
+
+def initramfs():
+    # The ISA card's driver has to be told where its card is, so it is loaded by hand.
+    init = guests.SHELL.replace("echo GUEST-READY", "rmmod ne 2>/dev/null; chmod 755 /bin/dhcp; echo GUEST-READY")
+    return guests.initramfs(init, MODULES, {"bin/dhcp": DHCP.encode()})
+
+
+def boot(args, prefix=()):
+    kernel, _ = guests.kernel()
+    program = [*prefix, context.minivm()]
+    return vm.Vm(program[0], [*program[1:], "-accel", "soft", "-m", "128", "-kernel", kernel, "-initrd", initramfs(),
+                              "-append", "console=ttyS0 quiet panic=-1 cryptomgr.notests", *args])
+
+
+def run(m, command, timeout=180):
+    status, output = m.run_serial(command, timeout)
+    assert status == 0, f"{command}: status {status}: {output}"
+    return output.strip()
+
+
+def interface(m, mac):
+    """The name of the interface with this address."""
+    return run(m, f"grep -il {mac} /sys/class/net/*/address").split("/")[4]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(DATA)))
+        self.end_headers()
+        self.wfile.write(DATA)
+
+    def log_message(self, *args):
+        pass
+
+
+def sink(server, received):
+    """Takes one connection and everything that comes over it."""
+    connection, _ = server.accept()
+    with connection:
+        data = bytearray()
+        while piece := connection.recv(65536):
+            data += piece
+        received.append(bytes(data))
+
+
+def tftp(server, small, received):
+    """A TFTP server (RFC 1350) for one reading and one writing transfer: UDP both ways."""
+    with contextlib.suppress(OSError):
+        while True:
+            packet, peer = server.recvfrom(2048)
+            code, number = struct.unpack(">HH", packet[:4].ljust(4, b"\0"))
+            if code == 1:
+                number = 0
+            if code in (1, 4) and number * 512 <= len(small):
+                server.sendto(struct.pack(">HH", 3, number + 1) + small[number * 512:number * 512 + 512], peer)
+            if code == 2:
+                received.clear()
+                server.sendto(struct.pack(">HH", 4, 0), peer)
+            if code == 3:
+                received[number] = packet[4:]
+                server.sendto(struct.pack(">HH", 4, number), peer)
+
+
+def transfers_with_the_host(m, name, gateway):
+    """HTTP down, TCP up, UDP and ICMP between the guest and services on this host's loopback."""
+    run(m, f"ping -c 3 -W 20 -I {name} {gateway}")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        run(m, f"wget -q -O /tmp/down http://{gateway}:{web.server_address[1]}/", 300)
+        web.shutdown()
+    assert run(m, "md5sum /tmp/down").split()[0] == SUM
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        received = []
+        thread = threading.Thread(target=sink, args=(server, received), daemon=True)
+        thread.start()
+        run(m, f"nc {gateway} {server.getsockname()[1]} < /tmp/down", 300)
+        thread.join(300)
+    assert received and hashlib.md5(received[0]).hexdigest() == SUM
+    small, blocks = DATA[:30_001], {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        threading.Thread(target=tftp, args=(server, small, blocks), daemon=True).start()
+        port = server.getsockname()[1]
+        run(m, f"tftp -g -r x -l /tmp/small {gateway} {port}", 300)
+        assert run(m, "md5sum /tmp/small").split()[0] == hashlib.md5(small).hexdigest()
+        run(m, f"tftp -p -r x -l /tmp/small {gateway} {port}", 300)
+        assert b"".join(blocks[n] for n in sorted(blocks)) == small
+
+
+def frames(path):
+    data = pathlib.Path(path).read_bytes()
+    magic, major, minor, _, _, _, link = struct.unpack("<IHHiIII", data[:24])
+    assert (magic, major, minor, link) == (0xA1B2C3D4, 2, 4, 1)
+    at, found = 24, []
+    while at + 16 <= len(data):
+        _, usec, kept, length = struct.unpack("<IIII", data[at:at + 16])
+        assert usec < 1_000_000 and kept <= length
+        found.append(data[at + 16:at + 16 + kept])
+        at += 16 + kept
+    return found
+
+
+@cost(60)
+def test_user_network_on_the_ne2000_cards():
+    with tempfile.TemporaryDirectory() as d:
+        pathlib.Path(d, "file").write_bytes(DATA)
+        dump = f"{d}/dump.pcap"
+        isa, pci = "52:54:00:00:00:01", "52:54:00:00:00:02"
+        with boot(["-netdev", f"user,id=a,tftp={d},bootfile=/boot/me,hostname=guest-a,domainname=example.net,"
+                   f"hostfwd=tcp:127.0.0.1:{free_port()}-:7000",
+                   "-device", f"ne2k_isa,netdev=a,mac={isa},irq=10",
+                   "-netdev", "user,id=b,net=192.168.77.0/24,dhcpstart=192.168.77.40,ipv6=off",
+                   "-device", f"ne2k_pci,netdev=b,mac={pci},id=card",
+                   "-nic", "none",
+                   "-object", f"filter-dump,id=f,netdev=b,file={dump}"]) as m:
+            m.wait_serial("GUEST-READY")
+            run(m, "insmod /modules/ne.ko io=0x300 irq=10")
+            for mac, gateway, wanted in ((isa, "10.0.2.2", "ip=10.0.2.15 dns=10.0.2.3 domain=example.net"),
+                                         (pci, "192.168.77.2", "ip=192.168.77.40 dns=192.168.77.3")):
+                name = interface(m, mac)
+                run(m, f"ifconfig {name} up")
+                assert wanted in run(m, f"udhcpc -q -n -t 10 -i {name} -s /bin/dhcp")
+                transfers_with_the_host(m, name, gateway)
+                if mac == isa:
+                    run(m, "tftp -g -r /file -l /tmp/tftp 10.0.2.2", 300)
+                    assert run(m, "md5sum /tmp/tftp").split()[0] == SUM
+                    # A port of the host leads into the guest, also one that is forwarded later.
+                    first = int(re.search(r":(\d+)-:7000", " ".join(m.command_line)).group(1))
+                    late = free_port()
+                    assert m.hmp(f"hostfwd_add a tcp:127.0.0.1:{late}-:7000") == ""
+                    for port in (first, late):
+                        run(m, "nc -l -p 7000 < /tmp/down > /tmp/in 2>/dev/null & true")
+                        talk_to_guest(m, port)
+                    assert m.hmp(f"hostfwd_remove a tcp:127.0.0.1:{late}") == ""
+                    assert "no forward" in m.hmp(f"hostfwd_remove a tcp:127.0.0.1:{late}")
+                    assert "TCP" in m.hmp("info usernet")
+                    run(m, f"ifconfig {name} down")
+            # A cable that is pulled out carries nothing until it is back.
+            name = interface(m, pci)
+            m.hmp("set_link card off")
+            status, _ = m.run_serial(f"ping -c 1 -W 2 -I {name} 192.168.77.2")
+            assert status != 0
+            assert "link down" in m.hmp("info network")
+            m.hmp("set_link card on")
+            run(m, f"ping -c 3 -W 20 -I {name} 192.168.77.2")
+            assert re.search(r"card: index=0,type=nic,model=ne2k_pci,macaddr=52:54:00:00:00:02\s+\\ b: index=0,type=user",
+                             m.hmp("info network"))
+            m.quit()
+        seen = frames(dump)
+        assert len(seen) > 100 and any(f[6:12] == bytes.fromhex(pci.replace(":", "")) for f in seen)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def talk_to_guest(m, port):
+    """Reads what the guest's server offers through a forwarded port; the server may not listen yet."""
+    end = time.monotonic() + 60 * context.patience()
+    while True:
+        data = bytearray()
+        with socket.create_connection(("127.0.0.1", port)) as s:
+            s.settimeout(20 * context.patience())
+            with contextlib.suppress(OSError):
+                while len(data) < len(DATA) and (piece := s.recv(65536)):
+                    data += piece
+        if hashlib.md5(data).hexdigest() == SUM:
+            return
+        assert time.monotonic() < end, f"{len(data)} bytes through the forwarded port"
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def namespace():
+    """A network namespace of our own; yields the words to put before a command that shall run in it."""
+    for program in ("unshare", "nsenter", "ip"):
+        context.requires(program)
+    if not os.path.exists("/dev/net/tun"):
+        raise context.Skip("there is no /dev/net/tun")
+    holder = subprocess.Popen(["unshare", "-Urn", "sh", "-c", "echo ready; exec sleep 100000"], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
+    try:
+        if holder.stdout.readline().strip() != "ready":
+            raise context.Skip("namespaces cannot be made here")
+        enter = ["nsenter", "-t", str(holder.pid), "-U", "-n", "--preserve-credentials"]
+        for command in ("ip link set lo up", "ip link add br0 type bridge", "ip addr add 10.9.4.1/24 dev br0",
+                        "ip link set br0 up"):
+            p = subprocess.run([*enter, *command.split()], capture_output=True, text=True)
+            if p.returncode:
+                raise context.Skip(f"{command}: {p.stderr.strip()}")
+        yield enter
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@contextlib.contextmanager
+def vde_switch(folder):
+    if not shutil.which("vde_switch"):
+        yield None
+        return
+    sock = os.path.join(folder, "vde")
+    switch = subprocess.Popen(["vde_switch", "-s", sock], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 30
+        while not os.path.exists(os.path.join(sock, "ctl")):
+            if switch.poll() is not None or time.monotonic() > end:
+                yield None
+                return
+            time.sleep(0.02)
+        yield sock
+    finally:
+        switch.kill()
+        switch.wait()
+
+
+@cost(70)
+def test_two_guests_over_socket_datagrams_vde_and_a_bridge():
+    with tempfile.TemporaryDirectory() as d, namespace() as enter, vde_switch(d) as vde:
+        def networks(n):
+            ways = [f"stream,addr.type=unix,addr.path={d}/stream,server={'on' if n == 1 else 'off'}",
+                    f"dgram,local.type=unix,local.path={d}/d{n},remote.type=unix,remote.path={d}/d{3 - n}",
+                    "socket,mcast=239.9.9.9:5999,localaddr=127.0.0.1",
+                    f"tap,ifname=tap{n},script=no,downscript=no"]
+            # Without the library the refusal is one sentence, and the rest is tested all the same.
+            if vde and "libvdeplug" in built_with():
+                ways.append(f"vde,sock={vde}")
+            args = ["-name", f"guest{n}"]
+            for way in ways:
+                args += ["-nic", f"{way},model=ne2k_pci"]
+            return args
+
+        with boot(networks(1), enter) as one, boot(networks(2), enter) as two:
+            machines = (one, two)
+            macs = [re.findall(r"macaddr=([0-9a-f:]{17})", m.hmp("info network")) for m in machines]
+            assert len(set(macs[0] + macs[1])) == 2 * len(macs[0]), macs
+            assert all(mac.startswith("52:54:00:") for mac in macs[0] + macs[1])
+            for n in (1, 2):
+                subprocess.run([*enter, "ip", "link", "set", f"tap{n}", "master", "br0", "up"], check=True)
+            for m in machines:
+                m.wait_serial("GUEST-READY")
+            for link in range(len(macs[0])):
+                for n, m in enumerate(machines):
+                    name = interface(m, macs[n][link])
+                    run(m, f"ifconfig {name} 10.9.{link + 1}.{11 + n} netmask 255.255.255.0 up")
+            run(one, "dd if=/dev/urandom of=/tmp/f bs=1000 count=400 2>/dev/null")
+            want = run(one, "md5sum /tmp/f").split()[0]
+            run(two, "mkfifo /tmp/q")  # input that does not end: at its end nc would hang up
+            for link in range(len(macs[0])):
+                other = f"10.9.{link + 1}.12"
+                run(one, f"ping -c 3 -W 30 {other}")
+                run(two, "nc -l -p 7 <> /tmp/q > /tmp/g & true")
+                run(one, f"n=0; until nc {other} 7 < /tmp/f; do n=$((n+1)); [ $n -lt 60 ] || break; sleep 1; done", 300)
+                run(two, "wait", 300)
+                assert run(two, "md5sum /tmp/g").split()[0] == want, f"link {link + 1}"
+            # The host is on the bridge, too.
+            run(one, "ping -c 3 -W 30 10.9.4.1")
+            one.quit()
+            two.quit()
+
+
+def built_with():
+    return subprocess.run([context.minivm(), "-version"], capture_output=True, text=True, check=True).stdout \
+        .split("built without")[0]
+
+
+def pxe_folder(d):
+    """A TFTP folder with Debian's pxelinux and installer kernel, and an initramfs of ours."""
+    images = pathlib.Path(context.requires_file("/usr/lib/debian-installer/images/12/i386/text",
+                                                "debian-installer-12-netboot-i386"))
+    context.requires_file("/usr/lib/ipxe/qemu/pxe-ne2k_pci.rom", "ipxe-qemu")
+    for name in ("pxelinux.0", "ldlinux.c32"):
+        shutil.copy(images / name, d)
+    shutil.copy(images / "debian-installer/i386/linux", d)
+    shutil.copy(guests.initramfs(guests.SHELL), f"{d}/initrd.gz")
+    os.mkdir(f"{d}/pxelinux.cfg")
+    pathlib.Path(d, "pxelinux.cfg", "default").write_text(
+        "default linux\nlabel linux\nkernel linux\nappend initrd=initrd.gz console=ttyS0 quiet panic=-1 "
+        "cryptomgr.notests\n")
+
+
+@cost(60)
+def test_network_boot_of_the_installers_kernel():
+    with tempfile.TemporaryDirectory() as d:
+        pxe_folder(d)
+        with vm.Vm(context.minivm(), ["-accel", "soft", "-m", "192", "-boot", "n", "-netdev",
+                                      f"user,id=n,tftp={d},bootfile=/pxelinux.0", "-device",
+                                      "ne2k_pci,netdev=n"]) as m:
+            m.wait_serial("GUEST-READY", 400)
+            assert "panic=-1" in run(m, "cat /proc/cmdline")
+            m.quit()
+
+
+def test_bootindex_puts_the_card_before_the_disk():
+    """With a boot index the card comes first; with romfile= empty there is nothing to boot from."""
+    context.requires_file("/usr/lib/ipxe/qemu/pxe-ne2k_pci.rom", "ipxe-qemu")
+    for extra, says in ((",bootindex=1", "iPXE initialising"), (",romfile=", "No bootable device")):
+        with vm.Vm(context.minivm(), ["-accel", "soft", "-netdev", "user,id=n,restrict=on", "-device",
+                                      "ne2k_pci,netdev=n" + extra], serial=False) as m:
+            m.wait_screen(says, 120)
+            if "romfile" in extra:
+                assert "iPXE" not in m.screen()
+            m.quit()
+
+
+def refused(*args):
+    p = subprocess.run([context.minivm(), "-S", "-display", "none", "-accel", "soft", *args], capture_output=True,
+                       text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert p.returncode == 1 and len(p.stderr.strip().splitlines()) == 1, (args, p.returncode, p.stderr)
+    return p.stderr
+
+
+def test_wrong_network_options_are_one_sentence():
+    for args, says in ((["-netdev", "user"], "needs id="), (["-netdev", "usr,id=a"], "did you mean 'user'"),
+                       (["-nic", "user,mac=01:00:5e:00:00:01"], "multicast"), (["-nic", "user,mac=52:54"], "six pairs"),
+                       (["-nic", "user,model=e1000"], "model=help"), (["-net", "dump"], "filter-dump"),
+                       (["-nic", "user,smb=/tmp"], "no SMB server"), (["-nic", "user,hostfwd=tcp::x-:2"], "port"),
+                       (["-nic", "user,net=10.0.0.0/31"], "30"), (["-nic", "user,host=1.2.3.4,net=10.0.0.0/8"], "network"),
+                       (["-nic", "user,colour=red"], "colour"), (["-device", "ne2k_pci,netdev=no"], "no -netdev"),
+                       (["-device", "ne2k_isa,iobase=0x301"], "multiple"), (["-device", "ne2k_isa,irq=8"], "irq"),
+                       (["-netdev", "user,id=a", "-netdev", "user,id=a"], "already"),
+                       (["-netdev", "socket,id=s"], "exactly one"), (["-netdev", "tap,id=t,vhost=on"], "vhost"),
+                       (["-netdev", "tap,id=t,fd=0"], "not a tap"), (["-netdev", "hubport,id=h"], "hubid"),
+                       (["-object", "filter-dump,id=f,netdev=x,file=/dev/null"], "no -netdev"),
+                       (["-netdev", "user,id=a", "-device", "ne2k_pci,netdev=a", "-device", "ne2k_pci,netdev=a"],
+                        "connected")):
+        text = refused(*args)
+        assert says in text, (args, text)
