@@ -495,7 +495,7 @@ const struct option_row option_table[] = {
 	{"fda", NULL, "file", parse_drive_short, NULL, "Floppy image in drive A."},
 	{"fdb", NULL, "file", parse_drive_short, NULL, "Floppy image in drive B."},
 	{"drive", NULL, "property=value,...", parse_drive, NULL,
-	 "A drive: file=, if=ide|floppy|none, index=, bus=, unit=, media=disk|cdrom, format=, "
+	 "A drive: file=, if=ide|virtio|floppy|none, index=, bus=, unit=, media=disk|cdrom, format=, "
 	 "readonly=on,\n"
 	 "snapshot=on, cache=writeback|none|writethrough|directsync|unsafe, discard=ignore|unmap,\n"
 	 "detect-zeroes=off|on|unmap, copy-on-read=on, id=, serial=, cyls=,heads=,secs=,\n"
@@ -556,6 +556,8 @@ const struct option_row option_table[] = {
 
 	{"device", NULL, "driver[,prop=value]", add_device, "Devices",
 	 "ide-hd, ide-cd (drive=,bus=ide.N,unit=,bootindex=), floppy (drive=,unit=),\n"
+	 "virtio-blk-pci (drive=), virtio-net-pci (netdev=,mac=), virtio-rng-pci (rng=),\n"
+	 "virtio-serial-pci with virtserialport and virtconsole (chardev=,name=),\n"
 	 "isa-debug-exit (iobase=,iosize=), isa-debugcon (iobase=,chardev=), ne2k_pci and "
 	 "ne2k_isa\n"
 	 "(netdev=,mac=); help lists them."},
