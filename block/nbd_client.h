@@ -27,7 +27,7 @@ struct nbd_config {
 	char *tls_creds;   /* id of an -object */
 	char *tls_hostname;
 	char *tls_certificates, *tls_psk_file, *tls_user; /* of a nbds URI */
-	char *bitmap;             /* asked for in place of base:allocation */
+	char *bitmap; /* "qemu:dirty-bitmap:NAME", asked for in place of base:allocation */
 	unsigned reconnect_delay; /* seconds */
 	unsigned open_timeout;    /* seconds */
 };

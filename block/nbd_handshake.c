@@ -180,11 +180,7 @@ static int start_tls(struct handshake *h, struct tls_creds *creds)
 static int set_meta_context(struct handshake *h)
 {
 	const struct nbd_config *c = h->config;
-	char wanted[NBD_MAX_STRING + 1];
-	if (c->bitmap)
-		snprintf(wanted, sizeof(wanted), NBD_META_DIRTY_BITMAP "%s", c->bitmap);
-	else
-		snprintf(wanted, sizeof(wanted), NBD_META_BASE_ALLOCATION);
+	const char *wanted = c->bitmap ? c->bitmap : NBD_META_BASE_ALLOCATION;
 	uint8_t name_len[4], counts[8];
 	store_be32(name_len, (uint32_t)strlen(c->export));
 	store_be32(counts, 1);
@@ -192,7 +188,7 @@ static int set_meta_context(struct handshake *h)
 	struct iovec data[] = {{name_len, sizeof(name_len)},
 			       {c->export, strlen(c->export)},
 			       {counts, sizeof(counts)},
-			       {wanted, strlen(wanted)}};
+			       {(char *)wanted, strlen(wanted)}};
 	int rc = send_option(h, NBD_OPT_SET_META_CONTEXT, data, ARRAY_SIZE(data));
 	for (int n = 0; rc == 0; n++) {
 		struct option_reply reply;

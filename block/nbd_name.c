@@ -347,8 +347,9 @@ static int check(const struct nbd_config *c, struct error *err)
 	if (strlen(c->export) > NBD_MAX_STRING)
 		return error_set(err, EINVAL, "the export's name is longer than %d bytes",
 				 NBD_MAX_STRING);
-	if (c->bitmap && strlen(c->bitmap) > NBD_MAX_STRING - 64)
-		return error_set(err, EINVAL, "the bitmap's name is too long");
+	if (c->bitmap && strlen(c->bitmap) > NBD_MAX_STRING)
+		return error_set(err, EINVAL, "x-dirty-bitmap is longer than %d bytes",
+				 NBD_MAX_STRING);
 	if (c->socket && strlen(c->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 		return error_set(err, ENAMETOOLONG, "socket path '%s' is longer than %zu bytes",
 				 c->socket, sizeof(((struct sockaddr_un *)0)->sun_path) - 1);

@@ -263,6 +263,21 @@ def test_holes_of_the_server_are_holes_here():
             assert os.stat(folder / "out.raw").st_blocks * 512 < MIB
 
 
+def test_a_dirty_bitmap_is_shown_in_place_of_the_allocation():
+    qemu_img, qemu_io = context.requires("qemu-img"), context.requires("qemu-io")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        disk = folder / "disk.qcow2"
+        img("create", "-f", "qcow2", disk, "4M")
+        subprocess.run([qemu_img, "bitmap", "--add", str(disk), "bm"], check=True, capture_output=True)
+        subprocess.run([qemu_io, "-c", "write 1M 64k", str(disk)], check=True, capture_output=True)
+        with qemu_nbd(folder, "-f", "qcow2", "-B", "bm", disk) as server:
+            address = f"driver=nbd,path={server.path},x-dirty-bitmap=qemu:dirty-bitmap:"
+            found = json.loads(img("map", "--image-opts", "--output=json", address + "bm"))
+            assert [(e["start"], e["length"]) for e in found if not e["data"]] == [(MIB, 65536)], found
+            assert "no bitmap" in img("map", "--image-opts", address + "other", ok=False)
+
+
 def test_errors_of_the_server_are_told():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -455,6 +470,23 @@ def test_a_guest_boots_from_one_export_and_writes_to_another():
                 assert shown["ide0-hd0"]["drv"] == "nbd", shown
                 m.quit()
         assert written(data.read_bytes(), 64)
+
+
+def test_a_guest_uses_a_disk_under_tls():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        keys = make_psk(folder)
+        boot = folder / "boot.raw"
+        boot.write_bytes(boot_sector(0x80, 64).ljust(4 * MIB, b"\0"))
+        with nbdkit(folder, "--tls=require", f"--tls-psk={keys}", "file", boot) as server:
+            with start_guest(folder, "-object", f"tls-creds-psk,id=t,dir={keys.parent},username=alice", "-drive",
+                             f"driver=nbd,path={server.path},tls-creds=t") as m:
+                wait_log(folder, m, lambda log: log.endswith("D"))
+                assert guest_log(folder).endswith("." * 64 + "D"), guest_log(folder)
+                # The drive goes on with what it took.
+                m.qmp.command("object-del", id="t")
+                m.quit()
+        assert written(boot.read_bytes(), 64)
 
 
 def test_a_server_killed_under_a_guest_loses_nothing():
