@@ -239,6 +239,7 @@ struct jit_cache {
 	unsigned mode_count;
 	struct jit_stats stats;
 	FILE *perf_map;
+	bool linked; /* some translation leads straight to another */
 };
 
 /* NULL, with a sentence, if the host has no BMI2 or no executable memory. */

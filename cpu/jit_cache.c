@@ -118,6 +118,7 @@ void jit_cache_flush(struct code_cache *cc)
 	reset_emitters(jc);
 	jc->mode_count = 0;
 	jc->stats.flushes++;
+	jc->linked = false;
 	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer) {
 		jit_tables_forget_jump(c, NULL);
 		jit_tables_forget_code(c);
@@ -146,6 +147,7 @@ void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct ji
 		return;
 	l->target = to;
 	l->unchecked = target == to->entry;
+	jc->linked = true;
 	l->next = to->incoming;
 	to->incoming = l;
 	set_rel32(jc, l->patch, target);

@@ -159,7 +159,7 @@ static const uint8_t *follow_link(struct soft_cpu *c, const struct jit_site *s)
 	to = code_at_next_eip(c);
 	if (!to)
 		return NULL;
-	if (flushes == c->code->jit->stats.flushes)
+	if (flushes == c->code->jit->stats.flushes && !trace_on(TRACE_EXEC))
 		jit_link(c->code->jit, from, s->index, to);
 	flags_to_host(c);
 	return start_at(c, to, 0, to->eip, to->entry);
@@ -239,6 +239,14 @@ bool jit_run(struct soft_cpu *c, struct code_block *b)
 	}
 	if (stretch > STRETCH)
 		stretch = STRETCH;
+	if (trace_on(TRACE_EXEC)) {
+		/* The run loop traces each block: none may lead straight to another. */
+		stretch = 1;
+		if (jc->linked) {
+			code_flush(c->code);
+			return true;
+		}
+	}
 	c->jit.count = -(int64_t)stretch;
 	c->jit.origin = c->instructions + stretch;
 	c->jit.current = c->jit.tables[c->cpl == 3];

@@ -369,9 +369,9 @@ static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 
 	for (;;) {
 		uint32_t unusual = requests_now(c) | c->db_status | (c->eflags & (FL_TF | FL_RF)) |
-				   c->activity | c->interrupt_shadow | c->watch_code |
-				   trace_on(TRACE_EXEC);
-		if (unlikely(unusual)) {
+				   c->activity | c->interrupt_shadow | c->watch_code;
+		bool traced = trace_on(TRACE_EXEC);
+		if (unlikely(unusual || traced)) {
 			enum what_next next = attention(c, &exit);
 			c->last_block = NULL;
 			if (next == LEAVE)
@@ -396,7 +396,7 @@ static __attribute__((noinline)) enum soft_exit run_loop(struct soft_cpu *c)
 			}
 			run_block(c, b, b->count);
 			c->last_block = b != c->single ? b : NULL;
-		} while (likely(!unusual && c->block_end && !requests_now(c)));
+		} while (likely(!unusual && !traced && c->block_end && !requests_now(c)));
 	}
 }
 
