@@ -495,7 +495,8 @@ const struct option_row option_table[] = {
 	{"fda", NULL, "file", parse_drive_short, NULL, "Floppy image in drive A."},
 	{"fdb", NULL, "file", parse_drive_short, NULL, "Floppy image in drive B."},
 	{"drive", NULL, "property=value,...", parse_drive, NULL,
-	 "A drive: file=, if=ide|virtio|floppy|none, index=, bus=, unit=, media=disk|cdrom, format=, "
+	 "A drive: file=, if=ide|virtio|floppy|none, index=, bus=, unit=, media=disk|cdrom, "
+	 "format=, "
 	 "readonly=on,\n"
 	 "snapshot=on, cache=writeback|none|writethrough|directsync|unsafe, discard=ignore|unmap,\n"
 	 "detect-zeroes=off|on|unmap, copy-on-read=on, id=, serial=, cyls=,heads=,secs=,\n"
