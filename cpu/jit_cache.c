@@ -22,7 +22,7 @@ enum { CODE_ALIGN = 16 };
 
 /* ---- Life ---- */
 
-static bool host_has_bmi2(void)
+bool soft_cpu_can_translate(void)
 {
 	enum { LEAF = 7, BMI2 = 1 << 8 };
 	unsigned eax, ebx, ecx, edx;
@@ -42,7 +42,7 @@ struct jit_cache *jit_cache_new(size_t size, struct error *err)
 	struct jit_cache *jc;
 	int fd;
 
-	if (!host_has_bmi2()) {
+	if (!soft_cpu_can_translate()) {
 		error_set(err, ENOTSUP, "the host's CPU has no BMI2, which translated code uses");
 		return NULL;
 	}

@@ -66,6 +66,8 @@ enum soft_exit {
 			    soft_cpu_difference(). The CPU cannot go on */
 };
 
+/* Whether this host's CPU has what translated code needs (BMI2); else `jit` is an error. */
+bool soft_cpu_can_translate(void);
 /* The features that this CPU can execute are ANDed into the model's. NULL when the host has no
  * memory. */
 struct soft_cpu *soft_cpu_new(const struct soft_cpu_config *config, struct error *err);

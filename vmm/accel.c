@@ -36,7 +36,9 @@ void accel_help(void)
 		[KVM_USABLE] = "usable",
 	};
 	printf("kvm    the kernel's virtual machines: %s: %s\n", verdicts[verdict], reason);
-	printf("soft   the software CPU (also called tcg): usable\n");
+	printf("soft   the software CPU (also called tcg): usable; %s\n",
+	       soft_can_translate() ? "it translates to x86-64 (jit=off: it interprets)"
+				    : "it interprets, as this host's CPU has no BMI2");
 	printf("Without -accel: %s\n", verdict == KVM_USABLE ? "kvm" : "soft");
 }
 

@@ -123,6 +123,8 @@ struct soft_settings {
 	unsigned verify;  /* see struct soft_cpu_config */
 	bool perf_map;
 };
+/* Whether this host's CPU can run what the translator makes. */
+bool soft_can_translate(void);
 struct opts;
 /* Takes the properties of -accel soft out of `opts`; `what` is the option, for messages. */
 int soft_settings_parse(struct soft_settings *s, struct opts *opts, const char *what,

@@ -508,6 +508,11 @@ int soft_settings_parse(struct soft_settings *s, struct opts *opts, const char *
 	return 0;
 }
 
+bool soft_can_translate(void)
+{
+	return soft_cpu_can_translate();
+}
+
 static void warn_of_missing_features(const struct soft_cpu *cpu)
 {
 	uint32_t missing[4];
