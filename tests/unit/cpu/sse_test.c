@@ -188,6 +188,80 @@ static void features_decide_what_exists(void **state)
 	assert_exception(m, EXC_UD);
 }
 
+/* The features after SSE2, which a CPU has where its host has them. */
+static void later_features_decide_too(void **state)
+{
+	struct machine *m = *state;
+	static const struct {
+		const char *without;
+		uint8_t code[8];
+	} rows[] = {
+		{"max,-pni", {0xF2, 0x0F, 0x12, 0xC1, 0x90, 0x90, 0x90}},       /* MOVDDUP */
+		{"max,-ssse3", {0x66, 0x0F, 0x38, 0x00, 0xC1, 0x90, 0x90}},     /* PSHUFB */
+		{"max,-ssse3", {0x0F, 0x38, 0x1C, 0xC1, 0x90, 0x90, 0x90}},     /* PABSB mm */
+		{"max,-sse4.1", {0x66, 0x0F, 0x38, 0x17, 0xC1, 0x90, 0x90}},    /* PTEST */
+		{"max,-sse4.2", {0x66, 0x0F, 0x38, 0x37, 0xC1, 0x90, 0x90}},    /* PCMPGTQ */
+		{"max,-sse4.2", {0xF2, 0x0F, 0x38, 0xF1, 0xC1, 0x90, 0x90}},    /* CRC32 */
+		{"max,-aes", {0x66, 0x0F, 0x38, 0xDC, 0xC1, 0x90, 0x90}},       /* AESENC */
+		{"max,-pclmulqdq", {0x66, 0x0F, 0x3A, 0x44, 0xC1, 0x11, 0x90}}, /* PCLMULQDQ */
+	};
+
+	bool host_has_all = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("aes") &&
+			    __builtin_cpu_supports("pclmul");
+
+	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++) {
+		struct cpu_model model;
+		struct soft_cpu_config config = {
+			.cpus = 1, .model = &model, .mem = m->mem, .opaque = m};
+
+		for (unsigned with = 0; with < 2; with++) {
+			assert_int_equal(
+				cpu_model_parse(with ? "max" : rows[n].without, &model, NULL), 0);
+			soft_cpu_free(m->cpu);
+			m->cpu = test_cpu_new(&config);
+			machine_protected(m);
+			enable(m);
+			machine_code(m, rows[n].code, 7);
+			machine_go(m, 100);
+			if (!with)
+				assert_exception(m, EXC_UD);
+			else if (host_has_all)
+				assert_ran(m, 7);
+		}
+	}
+}
+
+static void crc32_needs_no_os_support(void **state)
+{
+	struct machine *m = *state;
+
+	if (!__builtin_cpu_supports("sse4.2"))
+		skip();
+	m->s.cr0 |= CR0_TS | CR0_EM;
+	m->s.gpr[R_EAX] = 0xFFFFFFFF;
+	memcpy(m->ram + AT_DATA, "123456789", 9);
+	/* CRC32 EAX, dword, dword, byte: the check value of CRC-32C is E3069283. */
+	RUN(m, 0xF2, 0x0F, 0x38, 0xF1, MOD_ABS(0), BYTES32(AT_DATA), 0x66, 0xF2, 0x0F, 0x38, 0xF1,
+	    MOD_ABS(0), BYTES32(AT_DATA + 4), 0x66, 0xF2, 0x0F, 0x38, 0xF1, MOD_ABS(0),
+	    BYTES32(AT_DATA + 6), 0xF2, 0x0F, 0x38, 0xF0, MOD_ABS(0), BYTES32(AT_DATA + 8));
+	assert_int_equal(m->s.gpr[R_EAX], (uint32_t)~0xE3069283);
+}
+
+static void string_comparison_answers_in_ecx_and_flags(void **state)
+{
+	struct machine *m = *state;
+
+	if (!__builtin_cpu_supports("sse4.2"))
+		skip();
+	enable(m);
+	memcpy(m->s.fxsave + FX_XMM, "xyz", 4);
+	memcpy(m->ram + AT_DATA + 3, "hello, zed", 11);
+	/* PCMPISTRI XMM0, [misaligned], any of these bytes: 'z' is at 7. */
+	RUN(m, 0x66, 0x0F, 0x3A, 0x63, MOD_ABS(0), BYTES32(AT_DATA + 3), 0x00);
+	assert_int_equal(m->s.gpr[R_ECX], 7);
+	assert_int_equal(m->s.eflags & FL_ARITH, FL_CF | FL_ZF | FL_SF);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, machine_setup, machine_teardown)
 
 int main(void)
@@ -205,6 +279,9 @@ int main(void)
 		TEST(fxsave_leaves_the_end_of_its_area_alone),
 		TEST(fxsave_and_fxrstor_faults),
 		TEST(features_decide_what_exists),
+		TEST(later_features_decide_too),
+		TEST(crc32_needs_no_os_support),
+		TEST(string_comparison_answers_in_ecx_and_flags),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
