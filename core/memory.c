@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 struct region_node {
 	struct mem_region region;
@@ -37,6 +38,7 @@ struct mem_mapping {
 };
 
 struct memory {
+	bool share;                    /* memory_share_ram() was called */
 	struct list regions, mappings; /* mappings: oldest first */
 	struct mem_range *all, *view;
 	size_t all_count, view_count;
@@ -231,6 +233,7 @@ static struct mem_region *region_new(struct memory *mem, const char *name, enum 
 	node->region.name = name;
 	node->region.kind = kind;
 	node->region.size = size;
+	node->region.shared_fd = -1;
 	list_push_back(&mem->regions, &node->link);
 	return &node->region;
 }
@@ -258,10 +261,63 @@ static struct mem_region *region_new_host(struct memory *mem, const char *name, 
 	return region;
 }
 
+/* Copies the pages of a region that were touched to a file. */
+static bool copy_touched(const struct mem_region *r, int fd)
+{
+	enum { STEP = 512 };
+	unsigned char resident[STEP];
+
+	for (uint64_t at = 0; at < r->size; at += STEP * GUEST_PAGE_SIZE) {
+		uint64_t left = r->size - at, pages = left / GUEST_PAGE_SIZE;
+		if (pages > STEP)
+			pages = STEP;
+		if (mincore(r->host + at, pages * GUEST_PAGE_SIZE, resident) < 0)
+			return false;
+		for (uint64_t n = 0; n < pages; n++) {
+			uint64_t offset = at + n * GUEST_PAGE_SIZE;
+			if (resident[n] & 1 && pwrite(fd, r->host + offset, GUEST_PAGE_SIZE,
+						      (off_t)offset) != (ssize_t)GUEST_PAGE_SIZE)
+				return false;
+		}
+	}
+	return true;
+}
+
+static bool share_region(struct mem_region *r)
+{
+	int fd = memfd_create("minivm-ram", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	if (ftruncate(fd, (off_t)r->size) < 0 || !copy_touched(r, fd) ||
+	    mmap(r->host, r->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+		 fd, 0) == MAP_FAILED) {
+		close(fd);
+		return false;
+	}
+	r->shared_fd = fd;
+	return true;
+}
+
 struct mem_region *mem_region_new_ram(struct memory *mem, const char *name, uint64_t size,
 				      struct error *err)
 {
-	return region_new_host(mem, name, MEM_RAM, size, err);
+	struct mem_region *r = region_new_host(mem, name, MEM_RAM, size, err);
+
+	if (r && mem->share)
+		share_region(r);
+	return r;
+}
+
+bool memory_share_ram(struct memory *mem)
+{
+	for (struct list *l = mem->regions.next; l != &mem->regions; l = l->next) {
+		struct mem_region *r = &container_of(l, struct region_node, link)->region;
+		if (r->kind == MEM_RAM && r->shared_fd < 0 && !share_region(r))
+			return false;
+	}
+	mem->share = true;
+	return true;
 }
 
 struct mem_region *mem_region_new_rom(struct memory *mem, const char *name, uint64_t size,

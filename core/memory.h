@@ -47,8 +47,10 @@ struct mmio_ops {
 struct mem_region {
 	const char *name;
 	enum mem_kind kind;
-	uint64_t size;              /* bytes; RAM and ROM: a multiple of 4096 */
-	uint8_t *host;              /* RAM and ROM */
+	uint64_t size; /* bytes; RAM and ROM: a multiple of 4096 */
+	uint8_t *host; /* RAM and ROM */
+	int shared_fd; /* RAM after memory_share_ram(): a file of the same size that is mapped there;
+			  otherwise -1 */
 	const struct mmio_ops *ops; /* MMIO */
 	void *opaque;
 	bool log_dirty;  /* writes by vCPUs are recorded for mem_dirty_fetch() */
@@ -99,6 +101,12 @@ struct mem_region *mem_region_new_ram(struct memory *mem, const char *name, uint
 				      struct error *err);
 struct mem_region *mem_region_new_rom(struct memory *mem, const char *name, uint64_t size,
 				      struct error *err);
+/*
+ * Makes all RAM shared memory, so that an engine may map pages of it a second time: what there is now,
+ * with its contents and at the same host addresses, and what is made later. Before any vCPU runs. False if the host refuses; RAM
+ * stays as it was then.
+ */
+bool memory_share_ram(struct memory *mem);
 struct mem_region *mem_region_new_mmio(struct memory *mem, const char *name, uint64_t size,
 				       const struct mmio_ops *ops, void *opaque);
 /* Starts or stops recording writes (display memory). */

@@ -28,6 +28,7 @@ struct code_block {
 	struct code_block *successor[2];
 	uint16_t bytes;
 	uint8_t count;
+	bool flat_only;       /* its translations leave the window alone */
 	uint8_t runs, warm;   /* by the interpreter; when it is worth translating */
 	struct jit_code *jit; /* its translations */
 	struct code_block *hash_next;

@@ -64,8 +64,9 @@ enum jit_table_layout {
 struct jit_mode {
 	uint32_t cs_base, cs_limit;
 	bool code32, stack32;
-	bool flat; /* DS, ES and SS: base 0, limit 4 GiB, readable and writable */
-	bool sse;  /* CR4.OSFXSR: instructions on XMM registers are not #UD */
+	bool flat;   /* DS, ES and SS: base 0, limit 4 GiB, readable and writable */
+	bool window; /* flat, at CPL 3, memory through the window (jit_window.c) */
+	bool sse;    /* CR4.OSFXSR: instructions on XMM registers are not #UD */
 };
 enum { JIT_MODES_MAX = 256 };
 
@@ -94,6 +95,14 @@ struct jit_code {
 	const uint8_t *indirect; /* looks whether the page is still mapped so, then checked */
 	struct jit_link link[2];
 	struct jit_link *incoming;
+	struct jit_fault *faults; /* of code that goes through the window */
+	uint16_t fault_count;
+	uint8_t redirected; /* faults that the window could not settle */
+};
+
+/* An instruction that goes through the window: its code, and the stub that has it interpreted. */
+struct jit_fault {
+	const uint8_t *start, *end, *stub;
 };
 
 enum jit_site_kind {
@@ -129,6 +138,8 @@ struct jit {
 	unsigned index;             /* its number in the block */
 	uint32_t eip;               /* its address */
 	bool fpu_ready;             /* x87 and SSE state are known to be live here */
+	bool window;                /* the current instruction went through the window */
+	bool not_window;            /* it must not */
 	bool failed;                /* a jump did not reach: leave the block to the interpreter */
 	const uint8_t *interpreter; /* the stub for the current instruction, once there is one */
 	struct jit_site
@@ -153,12 +164,30 @@ int jit_operand(struct jit *j, unsigned size, enum mem_type type, bool own, bool
 /* The same for a linear or, with `seg` not flat, logical address in `reg` (may be R8). */
 int jit_translate(struct jit *j, unsigned seg, int reg, unsigned size, enum mem_type type,
 		  bool aligned);
+/* The same, as cheap as it gets: the operand is [base + index + disp]. */
+struct jit_place {
+	int base, index;
+	int32_t disp;
+};
+struct jit_place jit_place(struct jit *j, unsigned size, enum mem_type type, bool own);
+/* Whether accesses to that segment go through the window: the host finds what is misaligned. */
+bool jit_windowed(const struct jit *j, unsigned seg);
+struct jit_place jit_place_at(struct jit *j, unsigned seg, int reg, int32_t disp, unsigned size,
+			      enum mem_type type);
+static inline void jit_op(struct jit *j, unsigned op, int reg, struct jit_place at)
+{
+	emit_rm(&j->hot, op, reg, at.base, at.index, 0, at.disp);
+}
 /* The whole instruction by the interpreter. */
 void jit_interpret(struct jit *j);
 /* A JRCXZ to where the interpreter executes the instruction instead. */
 void jit_interpret_if_rcx_zero(struct jit *j);
 /* A jump there. */
 void jit_jmp_interpret(struct jit *j);
+/* The stub that has the current instruction interpreted. */
+const uint8_t *jit_interpreter_stub(struct jit *j);
+/* `from` shifted right as a 64-bit number by JIT_SHIFT, into `to`; `scratch` may be used up. */
+void jit_shift(struct jit *j, int to, int from, int scratch);
 /* Makes room: call before each instruction and at the end of the block. `last`: nothing falls
  * through here. */
 void jit_flush_pending(struct jit *j, bool last);
@@ -213,6 +242,23 @@ void jit_fpu_read(const struct soft_cpu *c, struct fpu *f);
  * last, whose pointers translated code stores but once a block. */
 void jit_fpu_note(struct soft_cpu *c, const struct jit_site *site);
 
+/* ---- jit_window.c: user memory behind the host's own MMU ---- */
+/* Makes the CPU's window, if the host and the memory allow it. */
+void jit_window_new(struct soft_cpu *c);
+void jit_window_free(struct soft_cpu *c);
+/* Whether user code is to go through the window now; looked at between stretches. */
+bool jit_window_wanted(struct soft_cpu *c);
+/* Whether it goes through it. */
+bool jit_window_on(const struct soft_cpu *c);
+/* Base of the window, for R12. */
+uint64_t jit_window_base(const struct soft_cpu *c);
+/* Translations of user pages go away: all of them, one page, or the right to write to a host page. */
+void jit_window_clear(struct soft_cpu *c);
+void jit_window_clear_page(struct soft_cpu *c, uint32_t linear);
+/* Around translated code: faults in the window on this thread are this CPU's. */
+void jit_window_enter(struct soft_cpu *c);
+void jit_window_leave(void);
+
 /* ---- jit_thunk.c ---- */
 struct jit_thunks {
 	void (*enter)(struct soft_cpu *c, const uint8_t *entry);
@@ -237,6 +283,8 @@ struct jit_cache {
 	struct jit_thunks thunks;
 	struct jit_mode modes[JIT_MODES_MAX];
 	unsigned mode_count;
+	struct jit_code **windowed; /* code that goes through a window, by address */
+	unsigned windowed_count, windowed_room;
 	struct jit_stats stats;
 	FILE *perf_map;
 	bool linked; /* some translation leads straight to another */

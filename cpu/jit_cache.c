@@ -87,6 +87,7 @@ void jit_cache_free(struct jit_cache *jc)
 		return;
 	munmap(jc->write, jc->size);
 	munmap(jc->exec, jc->size);
+	free(jc->windowed);
 	if (jc->perf_map)
 		fclose(jc->perf_map);
 	free(jc);
@@ -108,6 +109,8 @@ int jit_attach(struct soft_cpu *c, struct error *err)
 		r = jit_verify_new(c, err);
 	if (r < 0)
 		jit_tables_free(c);
+	else
+		jit_window_new(c);
 	return r;
 }
 
@@ -117,6 +120,7 @@ void jit_cache_flush(struct code_cache *cc)
 
 	reset_emitters(jc);
 	jc->mode_count = 0;
+	jc->windowed_count = 0;
 	jc->stats.flushes++;
 	jc->linked = false;
 	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer) {
@@ -143,7 +147,7 @@ void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct ji
 				: to->eip > from->eip ? to->entry
 						      : to->checked;
 
-	if (l->target || !a)
+	if (l->target || !a || from->mode != to->mode)
 		return;
 	l->target = to;
 	l->unchecked = target == to->entry;
@@ -227,6 +231,7 @@ uint16_t jit_mode_now(struct soft_cpu *c)
 	m.stack32 = c->stack32;
 	m.sse = c->cr4 & CR4_OSFXSR;
 	m.flat = is_flat(c, S_DS) && is_flat(c, S_ES) && is_flat(c, S_SS);
+	m.window = m.flat && m.stack32 && c->cpl == 3 && c->jit.window && jit_window_on(c);
 	for (unsigned n = 0; n < jc->mode_count; n++)
 		if (!memcmp(&jc->modes[n], &m, sizeof(m)))
 			return c->jit.mode = (uint16_t)(n + 1);
@@ -276,24 +281,57 @@ static void emit_entries(struct jit *j)
 	emit_jmp(&j->hot, leave);
 	emit_here(&j->hot, over);
 	code->checked = emit_exec(&j->hot);
-	emit_shift(&j->hot, EMIT_SHRX, true, RCX, R11, R12);
+	jit_shift(j, RCX, R11, RCX);
 	emit8(&j->hot, 0xE3); /* JRCXZ back */
 	emit8(&j->hot, (unsigned)(out - (j->hot.at + 1)));
 	code->entry = emit_exec(&j->hot);
 	emit_lea64(&j->hot, R11, R11, HOST_NONE, 0, b->count);
 }
 
-/* One instruction. Returns true if it ended the block. */
+/* The instruction that starts there went through the window: where it goes on after a fault. */
+static void note_fault(struct jit *j, const uint8_t *start)
+{
+	j->code->faults[j->code->fault_count++] = (struct jit_fault){
+		.start = start + j->hot.exec_off,
+		.end = emit_exec(&j->hot),
+		.stub = jit_interpreter_stub(j),
+	};
+}
+
+/* Room for the code among those with a window, and for its faults. */
+static bool prepare_faults(struct soft_cpu *c, struct jit_code *code)
+{
+	struct jit_cache *jc = c->code->jit;
+
+	if (jc->windowed_count == jc->windowed_room) {
+		unsigned room = jc->windowed_room ? 2 * jc->windowed_room : 1024;
+		struct jit_code **more = realloc(jc->windowed, room * sizeof(struct jit_code *));
+		if (!more)
+			return false;
+		jc->windowed = more;
+		jc->windowed_room = room;
+	}
+	code->faults = code_alloc(c->code, code->block->count * sizeof(*code->faults));
+	return code->faults != NULL;
+}
+
 static void translate_insn(struct jit *j, const struct insn *i)
 {
 	j->insn = i;
+	uint8_t *start;
+
 	j->interpreter = NULL;
 	j->interpret_site = NULL;
+	j->window = false;
+	j->not_window = j->code->block->flat_only;
 	jit_flush_pending(j, false);
+	start = j->hot.at;
 	if (i->exec == op_undefined ||
 	    !(jit_int_insn(j, i) || jit_flow_insn(j, i) || jit_system_insn(j, i) ||
 	      jit_x87_insn(j, i) || jit_simd_insn(j, i)))
 		jit_interpret(j);
+	if (j->window)
+		note_fault(j, start);
 	if (j->interpret_site)
 		j->interpret_site->resume = emit_exec(&j->hot);
 }
@@ -336,6 +374,8 @@ struct jit_code *jit_translate_block(struct soft_cpu *c, struct code_block *b, u
 	code->mode = mode;
 	j.code = code;
 	j.mode = jc->modes[mode - 1];
+	if (j.mode.window && !prepare_faults(c, code))
+		return NULL;
 	while ((uintptr_t)j.hot.at % CODE_ALIGN)
 		emit8(&j.hot, 0xCC);
 	emit_entries(&j);
@@ -362,5 +402,7 @@ struct jit_code *jit_translate_block(struct soft_cpu *c, struct code_block *b, u
 	jc->cold = j.cold;
 	code->next = b->jit;
 	b->jit = code;
+	if (code->faults)
+		jc->windowed[jc->windowed_count++] = code;
 	return code;
 }

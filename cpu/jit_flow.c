@@ -75,19 +75,13 @@ static void exit_computed(struct jit *j)
 /* ---- Stack ---- */
 
 /* The address of the stack's top plus `offset`, translated: [returned + RCX]. */
-static int stack_operand(struct jit *j, int offset, unsigned size, enum mem_type type)
+static struct jit_place stack_operand(struct jit *j, int offset, unsigned size, enum mem_type type)
 {
-	int reg = R15;
-
-	if (offset) {
-		emit_lea32(&j->hot, R8, R15, HOST_NONE, 0, offset);
-		reg = R8;
-	}
-	if (!j->mode.stack32) {
-		emit_rr(&j->hot, OP_MOVZX16, R8, reg);
-		reg = R8;
-	}
-	return jit_translate(j, S_SS, reg, size, type, false);
+	if (j->mode.stack32)
+		return jit_place_at(j, S_SS, R15, offset, size, type);
+	emit_lea32(&j->hot, R8, R15, HOST_NONE, 0, offset);
+	emit_rr(&j->hot, OP_MOVZX16, R8, R8);
+	return jit_place_at(j, S_SS, R8, 0, size, type);
 }
 
 static void add_sp(struct jit *j, int n)
@@ -98,19 +92,18 @@ static void add_sp(struct jit *j, int n)
 static bool push_reg(struct jit *j, const struct insn *i)
 {
 	unsigned size = opsize(i);
-	int at = stack_operand(j, -(int)size, size, MEM_WRITE);
+	struct jit_place at = stack_operand(j, -(int)size, size, MEM_WRITE);
 
-	emit_rm(&j->hot, OP_STORE | (size == 2 ? EMIT_66 : 0), jit_reg(i->opcode & 7), at, RCX, 0,
-		0);
+	jit_op(j, OP_STORE | (size == 2 ? EMIT_66 : 0), jit_reg(i->opcode & 7), at);
 	add_sp(j, -(int)size);
 	return true;
 }
 
 static void push_imm(struct jit *j, uint32_t v, unsigned size)
 {
-	int at = stack_operand(j, -(int)size, size, MEM_WRITE);
+	struct jit_place at = stack_operand(j, -(int)size, size, MEM_WRITE);
 
-	emit_rm(&j->hot, 0xC7 | (size == 2 ? EMIT_66 : 0), 0, at, RCX, 0, 0);
+	jit_op(j, 0xC7 | (size == 2 ? EMIT_66 : 0), 0, at);
 	emit_bytes(&j->hot, &v, size);
 	add_sp(j, -(int)size);
 }
@@ -118,12 +111,11 @@ static void push_imm(struct jit *j, uint32_t v, unsigned size)
 static bool pop_reg(struct jit *j, const struct insn *i)
 {
 	unsigned size = opsize(i);
-	int to = jit_reg(i->opcode & 7), at;
+	int to = jit_reg(i->opcode & 7);
 
 	if (to == R15 && size == 2)
 		return false;
-	at = stack_operand(j, 0, size, MEM_READ);
-	emit_rm(&j->hot, OP_LOAD | (size == 2 ? EMIT_66 : 0), to, at, RCX, 0, 0);
+	jit_op(j, OP_LOAD | (size == 2 ? EMIT_66 : 0), to, stack_operand(j, 0, size, MEM_READ));
 	if (to != R15)
 		add_sp(j, (int)size);
 	return true;
@@ -131,10 +123,10 @@ static bool pop_reg(struct jit *j, const struct insn *i)
 
 void jit_push_scratch(struct jit *j, unsigned size)
 {
-	int to = stack_operand(j, -(int)size, size, MEM_WRITE);
+	struct jit_place to = stack_operand(j, -(int)size, size, MEM_WRITE);
 
 	emit_rm(&j->hot, OP_LOAD, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
-	emit_rm(&j->hot, OP_STORE | (size == 2 ? EMIT_66 : 0), R9, to, RCX, 0, 0);
+	jit_op(j, OP_STORE | (size == 2 ? EMIT_66 : 0), R9, to);
 	add_sp(j, -(int)size);
 }
 
@@ -143,8 +135,7 @@ static bool push_rm(struct jit *j, const struct insn *i)
 {
 	if (!i->is_mem || !i->opsize32)
 		return false;
-	int from = jit_operand(j, 4, MEM_READ, false, false);
-	emit_rm(&j->hot, OP_LOAD, R9, from, RCX, 0, 0);
+	jit_op(j, OP_LOAD, R9, jit_place(j, 4, MEM_READ, false));
 	emit_rm(&j->hot, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
 	jit_push_scratch(j, 4);
 	return true;
@@ -154,8 +145,7 @@ static bool leave(struct jit *j, const struct insn *i)
 {
 	if (!i->opsize32 || !j->mode.stack32)
 		return false;
-	int at = jit_translate(j, S_SS, RBP, 4, MEM_READ, false);
-	emit_rm(&j->hot, OP_LOAD, R9, at, RCX, 0, 0);
+	jit_op(j, OP_LOAD, R9, jit_place_at(j, S_SS, RBP, 0, 4, MEM_READ));
 	emit_lea32(&j->hot, R15, RBP, HOST_NONE, 0, 4);
 	emit_mov32(&j->hot, RBP, R9);
 	return true;
@@ -224,8 +214,7 @@ static bool ret(struct jit *j, const struct insn *i)
 
 	if (!targets_fit(j, size))
 		return false;
-	int at = stack_operand(j, 0, size, MEM_READ);
-	emit_rm(&j->hot, size == 2 ? OP_MOVZX16 : OP_LOAD, R8, at, RCX, 0, 0);
+	jit_op(j, size == 2 ? OP_MOVZX16 : OP_LOAD, R8, stack_operand(j, 0, size, MEM_READ));
 	add_sp(j, (int)(size + i->imm));
 	exit_computed(j);
 	return true;
@@ -241,8 +230,7 @@ static bool transfer_rm(struct jit *j, const struct insn *i, bool call)
 	if (!targets_fit(j, size) || (call && !i->is_mem && i->rm == R_ESP))
 		return false;
 	if (i->is_mem) {
-		int at = jit_operand(j, size, MEM_READ, false, false);
-		emit_rm(e, load, R8, at, RCX, 0, 0);
+		jit_op(j, load, R8, jit_place(j, size, MEM_READ, false));
 		if (call)
 			emit_rm(e, OP_STORE, R8, R14, HOST_NONE, 0, CPU(jit.scratch));
 	}

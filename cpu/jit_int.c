@@ -84,14 +84,16 @@ static void emit_shape(struct jit *j, const struct insn *i, const struct shape *
 	}
 
 	bool high = s->size == 1 && s->has_reg && i->reg >= FIRST_HIGH;
-	int at = jit_operand(j, s->size, s->writes_rm ? MEM_WRITE : MEM_READ, high, false);
+	/* A fault in the window must find the register as it was. */
+	j->not_window = high;
+	struct jit_place at = jit_place(j, s->size, s->writes_rm ? MEM_WRITE : MEM_READ, high);
 	if (i->lock)
 		op |= EMIT_LOCK;
 	if (high) {
 		reg = jit_reg(i->reg - FIRST_HIGH);
 		emit_rorx32(e, reg, reg, 8);
 	}
-	emit_rm(e, op, reg, at, RCX, 0, 0);
+	jit_op(j, op, reg, at);
 	finish(j, s);
 	if (high)
 		emit_rorx32(e, reg, reg, 24);
@@ -165,8 +167,7 @@ static bool divide(struct jit *j, const struct insn *i)
 	if (!(i->opcode & 1) || !i->opsize32)
 		return false;
 	if (i->is_mem) {
-		int at = jit_operand(j, 4, MEM_READ, false, false);
-		emit_rm(e, OP_LOAD, R9, at, RCX, 0, 0);
+		jit_op(j, OP_LOAD, R9, jit_place(j, 4, MEM_READ, false));
 	} else {
 		emit_mov32(e, R9, jit_reg(i->rm));
 	}
@@ -175,7 +176,7 @@ static bool divide(struct jit *j, const struct insn *i)
 		emit_rr(e, OP_STORE | EMIT_W, R9, RCX);
 		emit_not64(e, RCX);
 		emit_lea64(e, RCX, RCX, RDX, 0, 1);
-		emit_shift(e, EMIT_SHRX, true, RCX, RCX, R12);
+		jit_shift(j, RCX, RCX, R8);
 		jit_interpret_if_rcx_zero(j);
 		emit_rr(e, 0xF7, DIV, R9);
 		return true;
@@ -305,8 +306,7 @@ static bool extend(struct jit *j, const struct insn *i)
 	int to = jit_reg(i->reg);
 
 	if (i->is_mem) {
-		int at = jit_operand(j, from, MEM_READ, false, false);
-		emit_rm(e, op, to, at, RCX, 0, 0);
+		jit_op(j, op, to, jit_place(j, from, MEM_READ, false));
 		return true;
 	}
 	if (from == 2 || i->rm < FIRST_HIGH) {
@@ -360,9 +360,8 @@ static bool move(struct jit *j, const struct insn *i)
 	}
 	if (opcode >= 0xA0) {
 		bool store = opcode & 2;
-		int at = jit_operand(j, s.size, store ? MEM_WRITE : MEM_READ, false, false);
-		emit_rm(e, (store ? 0x88 : 0x8A) | (opcode & 1) | size_prefix(s.size), RAX, at, RCX,
-			0, 0);
+		struct jit_place at = jit_place(j, s.size, store ? MEM_WRITE : MEM_READ, false);
+		jit_op(j, (store ? 0x88 : 0x8A) | (opcode & 1) | size_prefix(s.size), RAX, at);
 		return true;
 	}
 	s.op = opcode;

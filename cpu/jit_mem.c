@@ -27,7 +27,7 @@ void jit_call_site(struct jit *j, struct emitter *e, enum jit_site_kind kind, un
 }
 
 /* The stub that has the current instruction interpreted, in cold code; one for each instruction. */
-static const uint8_t *interpreter_stub(struct jit *j)
+const uint8_t *jit_interpreter_stub(struct jit *j)
 {
 	if (!j->interpreter) {
 		j->interpreter = emit_exec(&j->cold);
@@ -80,17 +80,28 @@ void jit_flush_pending(struct jit *j, bool last)
 
 void jit_interpret(struct jit *j)
 {
-	emit_jmp(&j->hot, interpreter_stub(j));
+	emit_jmp(&j->hot, jit_interpreter_stub(j));
 }
 
 void jit_interpret_if_rcx_zero(struct jit *j)
 {
-	jrcxz_to(j, interpreter_stub(j));
+	jrcxz_to(j, jit_interpreter_stub(j));
 }
 
 void jit_jmp_interpret(struct jit *j)
 {
-	emit_jmp(&j->hot, interpreter_stub(j));
+	emit_jmp(&j->hot, jit_interpreter_stub(j));
+}
+
+void jit_shift(struct jit *j, int to, int from, int scratch)
+{
+	int count = R12;
+
+	if (j->mode.window) {
+		emit_mov_imm32(&j->hot, scratch, JIT_SHIFT);
+		count = scratch;
+	}
+	emit_shift(&j->hot, EMIT_SHRX, true, to, from, count);
 }
 
 /* ---- Addresses ---- */
@@ -131,7 +142,7 @@ static void apply_segment(struct jit *j, unsigned seg, int reg, enum mem_type ty
 
 	emit_rm(e, OP_LOAD | EMIT_W, RCX, R14, HOST_NONE, 0, limit);
 	emit_lea64(e, RCX, RCX, reg, 0, 0);
-	emit_shift(e, EMIT_SHRX, true, RCX, RCX, R12);
+	jit_shift(j, RCX, RCX, R9);
 	jit_interpret_if_rcx_zero(j);
 	emit_rm(e, OP_LOAD, RCX, R14, HOST_NONE, 0, base);
 	emit_lea32(e, R8, RCX, reg, 0, 0);
@@ -143,7 +154,7 @@ static void look_up(struct jit *j, int reg, unsigned log2, int32_t table)
 	enum { PAGE_SHIFT = 12, DWORD = 2 };
 	struct emitter *e = &j->hot;
 
-	if (log2 == DWORD) {
+	if (log2 == DWORD && !j->mode.window) {
 		emit_rorx32(e, R9, reg, DWORD);
 		emit_shift(e, EMIT_SHRX, false, R9, R9, R12);
 	} else {
@@ -158,7 +169,7 @@ static void look_up(struct jit *j, int reg, unsigned log2, int32_t table)
 /* Where a miss goes first. */
 static const uint8_t *closer_look_stub(struct jit *j, int reg, unsigned log2, bool write)
 {
-	const uint8_t *interpreter = interpreter_stub(j), *stub = emit_exec(&j->cold);
+	const uint8_t *interpreter = jit_interpreter_stub(j), *stub = emit_exec(&j->cold);
 	/* Behind the JRCXZ that leads here. */
 	const uint8_t *resume = emit_exec(&j->hot) + 2;
 
@@ -172,12 +183,51 @@ static const uint8_t *closer_look_stub(struct jit *j, int reg, unsigned log2, bo
 	return stub;
 }
 
+bool jit_windowed(const struct jit *j, unsigned seg)
+{
+	enum { MASKMOV = 0x1F7 }; /* changes a register before it stores */
+
+	return j->mode.window && !j->not_window && is_flat(j, seg) && j->insn->opcode != MASKMOV;
+}
+
+struct jit_place jit_place_at(struct jit *j, unsigned seg, int reg, int32_t disp, unsigned size,
+			      enum mem_type type)
+{
+	if (jit_windowed(j, seg)) {
+		j->window = true;
+		return (struct jit_place){reg, R12, disp};
+	}
+	if (disp) {
+		emit_lea32(&j->hot, R8, reg, HOST_NONE, 0, disp);
+		reg = R8;
+	}
+	return (struct jit_place){jit_translate(j, seg, reg, size, type, false), RCX, 0};
+}
+
+struct jit_place jit_place(struct jit *j, unsigned size, enum mem_type type, bool own)
+{
+	const struct insn *i = j->insn;
+
+	/* A base with a displacement needs no LEA: the window has the same pages again where their
+	 * sum leaves 4 GiB. */
+	if (!own && jit_windowed(j, i->seg) && i->adsize32 && i->base != BASE_NONE &&
+	    i->index == INDEX_NONE)
+		return jit_place_at(j, i->seg, jit_reg(i->base), i->disp, size, type);
+	return jit_place_at(j, i->seg, offset_of(j, own), 0, size, type);
+}
+
 int jit_translate(struct jit *j, unsigned seg, int reg, unsigned size, enum mem_type type,
 		  bool aligned)
 {
+	enum { OP_MOV = 0x89 };
 	unsigned log2 = size <= 1 ? 0 : size <= 2 ? 1 : size <= 4 ? 2 : size <= 8 ? 3 : 4;
 	bool write = type == MEM_WRITE;
 
+	if (jit_windowed(j, seg)) {
+		j->window = true;
+		emit_rr(&j->hot, OP_MOV | EMIT_W, R12, RCX);
+		return reg;
+	}
 	if (!is_flat(j, seg)) {
 		apply_segment(j, seg, reg, type);
 		reg = R8;

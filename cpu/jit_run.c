@@ -59,6 +59,13 @@ static bool may_go_on(const struct soft_cpu *c)
 	       c->tlb == c->page_tlb;
 }
 
+/* What translated code of that mode finds in registers of its own. */
+static void set_registers(struct soft_cpu *c, uint16_t mode)
+{
+	c->jit.current = c->jit.tables[c->cpl == 3];
+	c->jit.r12 = c->code->jit->modes[mode - 1].window ? jit_window_base(c) : JIT_SHIFT;
+}
+
 /* The translation at next_eip, made if the block is worth it. Flags must be in c->cc: the fetch may
  * fault. */
 static struct jit_code *code_at_next_eip(struct soft_cpu *c)
@@ -69,6 +76,7 @@ static struct jit_code *code_at_next_eip(struct soft_cpu *c)
 
 	if (!mode)
 		return NULL;
+	set_registers(c, mode);
 	b = code_find(c, NULL, false);
 	if (b == c->single)
 		return NULL;
@@ -99,7 +107,6 @@ static const uint8_t *go_on(struct soft_cpu *c)
 	code = code_at_next_eip(c);
 	if (!code)
 		return NULL;
-	c->jit.current = c->jit.tables[c->cpl == 3];
 	flags_to_host(c);
 	return start_at(c, code, 0, code->eip, code->entry);
 }
@@ -118,6 +125,16 @@ bool jit_uses_fpu(const struct insn *i)
 	       op >= 0x1D0;
 }
 
+/* Faults that the window could not settle, before code goes back to the tables. */
+enum { REDIRECTED_MAX = 40 };
+
+/* The block is translated anew, for the tables. */
+static void leave_window(struct soft_cpu *c, struct code_block *b)
+{
+	b->flat_only = true;
+	jit_block_dropped(c->code, b);
+}
+
 static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
 {
 	struct code_block *b = s->code->block;
@@ -132,8 +149,11 @@ static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
 	jit_fpu_note(c, s);
 	i->exec(c, i);
 	c->block = NULL;
+	bool leaves = s->code->redirected >= REDIRECTED_MAX && b->jit;
+	if (unlikely(leaves))
+		leave_window(c, b);
 	if (rest) {
-		if (c->block_end && c->next_eip == s->eip + i->len &&
+		if (c->block_end && !leaves && c->next_eip == s->eip + i->len &&
 		    !(s->needs_fpu && !jit_fpu_may_load(c))) {
 			c->jit.fpu_load = s->needs_fpu;
 			flags_to_host(c);
@@ -220,6 +240,7 @@ bool jit_run(struct soft_cpu *c, struct code_block *b)
 
 	if (b == c->single || b->runs == BLOCK_NEVER || c->tlb != c->page_tlb)
 		return false;
+	jit_window_wanted(c);
 	mode = jit_mode_now(c);
 	if (!mode)
 		return false;
@@ -249,9 +270,11 @@ bool jit_run(struct soft_cpu *c, struct code_block *b)
 	}
 	c->jit.count = -(int64_t)stretch;
 	c->jit.origin = c->instructions + stretch;
-	c->jit.current = c->jit.tables[c->cpl == 3];
+	set_registers(c, mode);
 	flags_to_host(c);
 	jc->stats.enters++;
+	jit_window_enter(c);
 	jc->thunks.enter(c, start_at(c, code, 0, code->eip, code->entry));
+	jit_window_leave();
 	return true;
 }

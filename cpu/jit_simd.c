@@ -176,6 +176,7 @@ enum {
 	OP_MOVNTI = 0xC3,
 	OP_MASKMOV = 0xF7,
 	OP_STORE = 0x89,
+	OP_MOVZX8 = 0xB6 | EMIT_0F,
 };
 
 /* What stores the same without saying that the data will not be used again. */
@@ -186,6 +187,20 @@ static unsigned temporal(unsigned op, enum simd_prefix prefix)
 	if (op == MOVNTPS)
 		return MOVAPS;
 	return op == MOVNTQ && prefix <= PFX_66 ? MOVQ : op;
+}
+
+/* The instruction on its memory operand. */
+static void emit_memory_op(struct jit *j, unsigned op, int reg, unsigned size, bool write,
+			   bool aligned)
+{
+	enum mem_type type = write ? MEM_WRITE : MEM_READ;
+	struct jit_place at;
+
+	if (aligned && !jit_windowed(j, j->insn->seg))
+		at = (struct jit_place){jit_operand(j, size, type, false, true), RCX, 0};
+	else
+		at = jit_place(j, size, type, false);
+	jit_op(j, op, reg, at);
 }
 
 /* MASKMOVQ, MASKMOVDQU: to DS:EDI, which here is RDI. */
@@ -213,7 +228,6 @@ static bool emit_state(struct jit *j, const struct insn *i)
 {
 	enum { LDMXCSR = 2, STMXCSR = 3, LFENCE = 5, SFENCE = 7, CLFLUSH = 7 };
 	uint32_t edx = j->cpu->features_edx;
-	int lin;
 
 	if (!i->is_mem) {
 		if (i->reg < LFENCE || !(edx & (i->reg == SFENCE ? CPUID_SSE : CPUID_SSE2)))
@@ -222,7 +236,7 @@ static bool emit_state(struct jit *j, const struct insn *i)
 		return true;
 	}
 	if (i->reg == CLFLUSH && edx & CPUID_CLFSH) {
-		jit_operand(j, 1, MEM_READ, false, false); /* it faults as a load does */
+		emit_memory_op(j, OP_MOVZX8, RCX, 1, false, false); /* it faults as a load does */
 		return true;
 	}
 	if ((i->reg != LDMXCSR && i->reg != STMXCSR) || !(edx & CPUID_SSE) || !j->mode.sse)
@@ -232,20 +246,16 @@ static bool emit_state(struct jit *j, const struct insn *i)
 	if (i->reg == LDMXCSR) {
 		jit_ldmxcsr(j);
 	} else {
-		lin = jit_operand(j, 4, MEM_WRITE, false, false);
-		emit_rm(&j->hot, OP_FX | EMIT_0F, STMXCSR, lin, RCX, 0, 0);
+		emit_memory_op(j, OP_FX | EMIT_0F, STMXCSR, 4, true, false);
 	}
 	return true;
 }
 
 static bool emit_movnti(struct jit *j, const struct insn *i)
 {
-	int lin;
-
 	if (!(j->cpu->features_edx & CPUID_SSE2))
 		return false;
-	lin = jit_operand(j, 4, MEM_WRITE, false, false);
-	emit_rm(&j->hot, OP_STORE, jit_reg(i->reg), lin, RCX, 0, 0);
+	emit_memory_op(j, OP_STORE, jit_reg(i->reg), 4, true, false);
 	return true;
 }
 
@@ -258,8 +268,7 @@ static bool emit_crc32(struct jit *j, const struct insn *i)
 	unsigned op = (i->opcode & 0xFF) | EMIT_0F38 | EMIT_F2 | (bytes == 2 ? EMIT_66 : 0);
 
 	if (i->is_mem) {
-		int lin = jit_operand(j, bytes, MEM_READ, false, false);
-		emit_rm(&j->hot, op, jit_reg(i->reg), lin, RCX, 0, 0);
+		emit_memory_op(j, op, jit_reg(i->reg), bytes, false, false);
 		return true;
 	}
 	if (bytes == 1 && i->rm >= HIGH_BYTES)
@@ -286,9 +295,7 @@ static bool emit_ext(struct jit *j, const struct insn *i)
 	jit_need_fpu(j);
 	if (i->is_mem) {
 		jit_flush_pending(j, false);
-		int lin = jit_operand(j, how & EXT_BYTES, how & EXT_WRITE ? MEM_WRITE : MEM_READ,
-				      false, how & EXT_ALIGNED);
-		emit_rm(&j->hot, op, i->reg, lin, RCX, 0, 0);
+		emit_memory_op(j, op, i->reg, how & EXT_BYTES, how & EXT_WRITE, how & EXT_ALIGNED);
 	} else {
 		rm = how & EXT_GENERAL ? jit_reg(i->rm) : i->rm;
 		emit_rr(&j->hot, op, i->reg, rm);

@@ -70,6 +70,7 @@ void jit_tables_free(struct soft_cpu *c)
 	}
 	free(c->jit.fills);
 	c->jit.fills = NULL;
+	jit_window_free(c);
 }
 
 /* Drops notes of entries that are clear, and of two notes of one entry the second. */
@@ -124,6 +125,8 @@ void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bo
 		return;
 	if (e->tag & TLB_SLOW) {
 		*entry_of(c, fill) = 0;
+		if (user)
+			jit_window_clear_page(c, linear);
 		return;
 	}
 	if (!make_room(c))
@@ -164,6 +167,7 @@ void jit_tables_clear(struct soft_cpu *c, bool global_too)
 
 	if (!c->jit.tables[0])
 		return;
+	jit_window_clear(c);
 	for (unsigned n = 0; n < c->jit.fill_count; n++) {
 		uint32_t fill = c->jit.fills[n].word;
 		if (!global_too && fill & FILL_GLOBAL)
@@ -180,13 +184,14 @@ void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large)
 
 	if (!c->jit.tables[0])
 		return;
+	jit_window_clear_page(c, linear);
 	for (unsigned user = 0; user < 2; user++)
 		for (unsigned type = MEM_READ; type <= FILL_CODE; type++)
 			*entry_of(c, (linear & PAGE_ADDR) | type | (user ? FILL_USER : 0)) = 0;
 	for (unsigned n = 0; large && n < c->jit.fill_count; n++) {
 		uint32_t fill = c->jit.fills[n].word;
 		if (fill & FILL_LARGE && fill >> REGION_SHIFT == linear >> REGION_SHIFT)
-			*entry_of(c, fill) = 0;
+			jit_window_clear_page(c, fill), *entry_of(c, fill) = 0;
 	}
 }
 
@@ -204,6 +209,8 @@ void jit_tables_unwritable(struct soft_cpu *c, const struct code_page *page)
 		if (!delta || delta + (fill & PAGE_ADDR) != page->host)
 			continue;
 		*entry = 0;
+		if (fill & FILL_USER)
+			jit_window_clear_page(c, fill);
 		if (fill & FILL_LOGGED)
 			continue;
 		/* make_room() may drop notes, of which those before n have been seen. */

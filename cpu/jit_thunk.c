@@ -70,7 +70,7 @@ static void emit_restore(struct emitter *e)
 		emit_rm(e, OP_LOAD, jit_reg(n), R14, HOST_NONE, 0, CPU(gpr) + 4 * (int32_t)n);
 	emit_rm(e, OP_LOAD | EMIT_W, R11, R14, HOST_NONE, 0, CPU(jit.count));
 	emit_rm(e, OP_LOAD | EMIT_W, R13, R14, HOST_NONE, 0, CPU(jit.current));
-	emit_mov_imm32(e, R12, JIT_SHIFT);
+	emit_rm(e, OP_LOAD | EMIT_W, R12, R14, HOST_NONE, 0, CPU(jit.r12));
 	emit_rr(e, 0xFF, 4, RCX); /* JMP */
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * x87 instructions in translated code: the same instruction, its memory operand found by
- * jit_operand().
+ * jit_place().
  *
  * With all exceptions masked nothing is signalled, so stack faults, condition codes, rounding and
  * undefined results are the host's own, as they are in the interpreter. FLDCW looks whether all
@@ -118,9 +118,8 @@ static void emit_interpret_unless_rcx_zero(struct jit *j)
 static void emit_fldcw(struct jit *j)
 {
 	struct emitter *e = &j->hot;
-	int lin = jit_operand(j, 2, MEM_READ, false, false);
 
-	emit_rm(e, OP_MOVZX16, R9, lin, RCX, 0, 0);
+	jit_op(j, OP_MOVZX16, R9, jit_place(j, 2, MEM_READ, false));
 	emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
 	jit_flush_pending(j, false);
 	emit_unmasked(e, ROTATE_CW);
@@ -133,9 +132,8 @@ void jit_ldmxcsr(struct jit *j)
 {
 	enum { OP_FX = 0xAE | EMIT_0F, DIGIT_LDMXCSR = 2 };
 	struct emitter *e = &j->hot;
-	int lin = jit_operand(j, 4, MEM_READ, false, false);
 
-	emit_rm(e, OP_LOAD, R9, lin, RCX, 0, 0);
+	jit_op(j, OP_LOAD, R9, jit_place(j, 4, MEM_READ, false));
 	emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
 	jit_flush_pending(j, false);
 	emit_unmasked(e, ROTATE_MXCSR);
@@ -173,7 +171,9 @@ static bool is_fcmov_or_fcomi(const struct insn *i)
 
 static bool emit_memory_form(struct jit *j, const struct insn *i)
 {
-	int bytes = operand_bytes[i->opcode & 7][i->reg], lin;
+	int bytes = operand_bytes[i->opcode & 7][i->reg];
+	unsigned size = (unsigned)(bytes < 0 ? -bytes : bytes);
+	enum mem_type type = bytes < 0 ? MEM_WRITE : MEM_READ;
 
 	if (!bytes)
 		return false;
@@ -183,9 +183,7 @@ static bool emit_memory_form(struct jit *j, const struct insn *i)
 		emit_fldcw(j);
 		return true;
 	}
-	lin = jit_operand(j, (unsigned)(bytes < 0 ? -bytes : bytes),
-			  bytes < 0 ? MEM_WRITE : MEM_READ, false, false);
-	emit_rm(&j->hot, i->opcode, i->reg, lin, RCX, 0, 0);
+	jit_op(j, i->opcode, i->reg, jit_place(j, size, type, false));
 	return true;
 }
 

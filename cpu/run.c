@@ -407,6 +407,7 @@ enum soft_exit soft_cpu_run(struct soft_cpu *c, uint64_t budget)
 	c->last_block = NULL;
 	if (setjmp(c->fault_env)) {
 		c->last_block = NULL;
+		jit_window_leave();
 		take_fault(c);
 	}
 	return run_loop(c);
