@@ -381,7 +381,7 @@ int main(int argc, char **argv)
 	}
 	if (size < 1 || size > 400)
 		size = 48;
-	if (!native_open() || !soft_open(verify))
+	if (!soft_open(verify) || !native_open())
 		return 1;
 	for (unsigned e = 0; e < SOFT_ENGINES; e++)
 		soft_load_code(e, native_code, CODE_SIZE);

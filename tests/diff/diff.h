@@ -51,6 +51,7 @@ struct outcome {
 /* ---- native.c ---- */
 extern uint8_t *native_code; /* writable view of the code */
 extern uint8_t *native_data;
+/* After soft_open(). */
 bool native_open(void);
 /* Runs from *s until the exit or an exception. */
 void native_run(struct machine_state *s, struct outcome *out);

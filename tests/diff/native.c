@@ -35,6 +35,8 @@ _Static_assert(offsetof(struct passage, fx) == 0x80, "passage layout");
 
 static struct passage *const passage = (struct passage *)(uintptr_t)(TRAMPOLINE + PAGE);
 static volatile struct outcome *current;
+/* Who had the signals before: the software CPU, whose translated code may fault too. */
+static struct sigaction old_action[NSIG];
 uint8_t *native_code, *native_data = (uint8_t *)(uintptr_t)DATA_BASE;
 
 void native_enter(void);
@@ -108,7 +110,10 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 			 :
 			 : "memory", "cc");
 	if ((g[REG_CSGSFS] & 0xFFFF) != USER_CS) {
-		signal(sig, SIG_DFL); /* a bug in the test itself */
+		if (old_action[sig].sa_flags & SA_SIGINFO)
+			old_action[sig].sa_sigaction(sig, info, context);
+		else
+			sigaction(sig, &old_action[sig], NULL); /* a bug in the test itself */
 		return;
 	}
 	for (unsigned n = 0; n < 8; n++)
@@ -199,6 +204,6 @@ bool native_open(void)
 	leave[6] = 0;
 	sigaltstack(&stack, NULL);
 	for (size_t n = 0; n < sizeof signals / sizeof signals[0]; n++)
-		sigaction(signals[n], &action, NULL);
+		sigaction(signals[n], &action, &old_action[signals[n]]);
 	return true;
 }
