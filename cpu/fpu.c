@@ -20,6 +20,24 @@ void fpu_reset(struct fpu *f)
 	f->mxcsr = MXCSR_RESET;
 }
 
+void fpu_load_pointers(struct fpu *f, const uint8_t image[512])
+{
+	f->fop = load_le16(image + FX_FOP) & FOP_BITS;
+	f->fip = load_le32(image + FX_FIP);
+	f->fcs = load_le16(image + FX_FCS);
+	f->fdp = load_le32(image + FX_FDP);
+	f->fds = load_le16(image + FX_FDS);
+}
+
+void fpu_store_pointers(const struct fpu *f, uint8_t image[512])
+{
+	store_le16(image + FX_FOP, f->fop);
+	store_le32(image + FX_FIP, f->fip);
+	store_le32(image + FX_FCS, f->fcs);
+	store_le32(image + FX_FDP, f->fdp);
+	store_le32(image + FX_FDS, f->fds);
+}
+
 void fpu_load_fxsave(struct fpu *f, const uint8_t image[512])
 {
 	f->cw = (uint16_t)((load_le16(image + FX_CW) & CW_WRITABLE) | CW_RESERVED_ONE);
@@ -27,11 +45,7 @@ void fpu_load_fxsave(struct fpu *f, const uint8_t image[512])
 	if (f->sw & ~f->cw & FPE_ALL)
 		f->sw |= SW_SUMMARY | SW_BUSY;
 	f->tag_valid = image[FX_TAGS];
-	f->fop = load_le16(image + FX_FOP) & FOP_BITS;
-	f->fip = load_le32(image + FX_FIP);
-	f->fcs = load_le16(image + FX_FCS);
-	f->fdp = load_le32(image + FX_FDP);
-	f->fds = load_le16(image + FX_FDS);
+	fpu_load_pointers(f, image);
 	f->mxcsr = load_le32(image + FX_MXCSR) & MXCSR_WRITABLE;
 	for (unsigned n = 0; n < 8; n++)
 		x87_copy(x87_st(f, n), image + FX_ST + n * FX_SLOT);
@@ -44,11 +58,7 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512])
 	store_le16(image + FX_CW, f->cw);
 	store_le16(image + FX_SW, f->sw);
 	image[FX_TAGS] = f->tag_valid;
-	store_le16(image + FX_FOP, f->fop);
-	store_le32(image + FX_FIP, f->fip);
-	store_le16(image + FX_FCS, f->fcs);
-	store_le32(image + FX_FDP, f->fdp);
-	store_le16(image + FX_FDS, f->fds);
+	fpu_store_pointers(f, image);
 	store_le32(image + FX_MXCSR, f->mxcsr);
 	store_le32(image + FX_MXCSR_MASK, MXCSR_WRITABLE);
 	for (unsigned n = 0; n < 8; n++)

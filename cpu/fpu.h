@@ -134,6 +134,10 @@ static inline void fpu_use(struct soft_cpu *c)
 		jit_fpu_home(c);
 }
 
+/* The pointers to the last x87 instruction alone, from and to an FXSAVE image. */
+void fpu_load_pointers(struct fpu *f, const uint8_t image[512]);
+void fpu_store_pointers(const struct fpu *f, uint8_t image[512]);
+
 /* ES and B follow from flags and masks; call after either changed other than by an instruction that
  * replays on the host. */
 void x87_update_summary(struct soft_cpu *c);

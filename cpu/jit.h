@@ -238,6 +238,10 @@ bool jit_fpu_may_load(struct soft_cpu *c);
 void jit_fpu_home(struct soft_cpu *c);
 /* The same for who may not change anything: copies the state, from home or from the image. */
 void jit_fpu_read(const struct soft_cpu *c, struct fpu *f);
+/* What FXSAVE stores and FXRSTOR loads. An image stays one, and becomes one where it can: operating
+ * systems switch tasks this way. */
+void jit_fpu_fxsave(const struct soft_cpu *c, uint8_t image[512]);
+void jit_fpu_fxrstor(struct soft_cpu *c, const uint8_t image[512]);
 /* At a JIT_SITE_INTERPRET, before the interpreter runs: notes the x87 instruction that was executed
  * last, whose pointers translated code stores but once a block. */
 void jit_fpu_note(struct soft_cpu *c, const struct jit_site *site);

@@ -119,6 +119,48 @@ void jit_fpu_home(struct soft_cpu *c)
 	c->jit.fpu = JIT_FPU_HOME;
 }
 
+void jit_fpu_fxsave(const struct soft_cpu *c, uint8_t image[512])
+{
+	const struct fpu *f = &c->fpu;
+
+	if (c->jit.fpu == JIT_FPU_HOME) {
+		fpu_store_fxsave(f, image);
+		return;
+	}
+	memcpy(image, c->jit.fx, 512);
+	fpu_store_pointers(f, image);
+	store_le32(image + FX_MXCSR_MASK, MXCSR_WRITABLE);
+}
+
+void jit_fpu_fxrstor(struct soft_cpu *c, const uint8_t image[512])
+{
+	enum { USED = FX_XMM + 8 * FX_SLOT, REG_BYTES = 10 };
+	uint16_t cw = load_le16(image + FX_CW), sw = load_le16(image + FX_SW);
+	uint32_t mxcsr = load_le32(image + FX_MXCSR);
+	uint8_t *fx = c->jit.fx;
+
+	c->jit.fpu = JIT_FPU_HOME;
+	c->jit.fpu_absent = true;
+	if (!c->jit.tables[0] || c->jit.rehearsing || (cw & FPE_ALL) != FPE_ALL ||
+	    (mxcsr & MXCSR_MASKS) != MXCSR_MASKS) {
+		fpu_load_fxsave(&c->fpu, image);
+		x87_update_summary(c);
+		return;
+	}
+	memcpy(fx, image, USED);
+	store_le16(fx + FX_CW, (uint16_t)((cw & CW_WRITABLE) | CW_RESERVED_ONE));
+	store_le16(fx + FX_SW, sw & (uint16_t) ~(SW_SUMMARY | SW_BUSY));
+	fx[FX_TAGS + 1] = 0;
+	memset(fx + FX_FOP, 0, FX_MXCSR - FX_FOP);
+	for (unsigned n = 0; n < 8; n++)
+		memset(fx + FX_ST + n * FX_SLOT + REG_BYTES, 0, FX_SLOT - REG_BYTES);
+	fpu_load_pointers(&c->fpu, image);
+	/* Nothing is pending: what is at home must not look as if. */
+	c->fpu.sw &= (uint16_t) ~(SW_SUMMARY | SW_BUSY);
+	c->ignne = false;
+	c->jit.fpu = JIT_FPU_IMAGE;
+}
+
 void jit_need_fpu(struct jit *j)
 {
 	if (j->fpu_ready)

@@ -19,7 +19,8 @@ static uint32_t fxsave_address(struct soft_cpu *c, const struct insn *i)
 
 	if (!(c->features_edx & CPUID_FXSR))
 		cpu_ud(c);
-	x87_enter_no_wait(c);
+	if (c->cr0 & (CR0_EM | CR0_TS))
+		cpu_raise(c, EXC_NM);
 	off = effective_address(c, i);
 	if ((c->seg[i->seg].base + off) & (FXSAVE_ALIGN - 1))
 		cpu_gp0(c);
@@ -31,7 +32,7 @@ static void op_fxsave(struct soft_cpu *c, const struct insn *i)
 	uint32_t off = fxsave_address(c, i);
 	uint8_t image[FXSAVE_SIZE];
 
-	fpu_store_fxsave(&c->fpu, image);
+	jit_fpu_fxsave(c, image);
 	probe_write(c, i->seg, off, FXSAVE_SIZE);
 	st_bytes(c, i->seg, off, image, FXSAVE_WRITTEN);
 }
@@ -44,8 +45,7 @@ static void op_fxrstor(struct soft_cpu *c, const struct insn *i)
 	ld_bytes(c, i->seg, off, image, FXSAVE_SIZE);
 	if (load_le32(image + FXSAVE_MXCSR) & ~(uint32_t)MXCSR_WRITABLE)
 		cpu_gp0(c);
-	fpu_load_fxsave(&c->fpu, image);
-	x87_update_summary(c);
+	jit_fpu_fxrstor(c, image);
 }
 
 static void op_ldmxcsr(struct soft_cpu *c, const struct insn *i)

@@ -407,6 +407,32 @@ static void comparisons_answer_in_the_flags(void **state)
 	}
 }
 
+static void tasks_switch_by_fxsave_and_fxrstor(void **state)
+{
+	struct pair *p = *state;
+
+	fill_data(p);
+	/* FLD1; FLDPI; MOVSD; FXSAVE A; FNINIT; FLDZ; FXSAVE B; FXRSTOR A; FSTP m64; FXRSTOR B;
+	 * FXSAVE C; FNSTENV */
+	RUN_BOTH(p, 0xD9, 0xE8, 0xD9, 0xEB, 0xF2, 0x0F, 0x10, AT(1, 8), 0x0F, 0xAE, AT(0, 0x400),
+		 0xDB, 0xE3, 0xD9, 0xEE, 0x0F, 0xAE, AT(0, 0x600), 0x0F, 0xAE, AT(1, 0x400), 0xDD,
+		 AT(3, 0x200), 0x0F, 0xAE, AT(1, 0x600), 0x0F, 0xAE, AT(0, 0x800), 0xD9,
+		 AT(6, 0x300));
+	assert_ran(p->translator, 63);
+	/* An image whose reserved bytes hold something, with an exception pending and masked. */
+	BOTH(p, m)
+	{
+		again(m);
+		memset(m->ram + AT_DATA + 0xA00, 0x5A, 512);
+		store_le16(m->ram + AT_DATA + 0xA00 + FX_CW, 0x5A7F);
+		store_le16(m->ram + AT_DATA + 0xA00 + FX_SW, 0xB901);
+		store_le32(m->ram + AT_DATA + 0xA00 + FX_MXCSR, MXCSR_INIT | 0x21);
+	}
+	RUN_BOTH(p, 0x0F, 0xAE, AT(1, 0xA00), 0x0F, 0xAE, AT(0, 0x800), 0xD9, 0xC9, 0x0F, 0xAE,
+		 AT(0, 0xC00), 0xD9, AT(6, 0x300));
+	assert_ran(p->translator, 29);
+}
+
 static void real_mode_and_segments(void **state)
 {
 	struct pair *p = *state;
@@ -445,6 +471,7 @@ int main(void)
 		TEST(mmx_and_x87_share_registers),
 		TEST(masked_and_non_temporal_stores),
 		TEST(comparisons_answer_in_the_flags),
+		TEST(tasks_switch_by_fxsave_and_fxrstor),
 		TEST(real_mode_and_segments),
 	};
 
