@@ -80,6 +80,7 @@ struct jit_verify {
 	struct line line[LINES_MAX];
 	struct store store[STORES_MAX];
 	struct fpu fpu[FPU_STEPS_MAX];
+	uint8_t image[512]; /* soft_cpu.jit.fx before it, if uses_fpu */
 
 	struct strbuf report;
 };
@@ -485,6 +486,7 @@ static bool rehearse_insn(struct soft_cpu *c, struct jit_verify *v, const struct
 	if (fpu && !v->uses_fpu) {
 		jit_fpu_read(c, &v->fpu[0]);
 		v->uses_fpu = true;
+		memcpy(v->image, c->jit.fx, sizeof(v->image));
 		c->fpu = v->fpu[0];
 		c->jit.fpu = JIT_FPU_HOME;
 	}
@@ -494,7 +496,7 @@ static bool rehearse_insn(struct soft_cpu *c, struct jit_verify *v, const struct
 	i->exec(c, i);
 	v->steps++;
 	if (fpu)
-		v->fpu[v->fpus++] = c->fpu;
+		jit_fpu_read(c, &v->fpu[v->fpus++]); /* FXRSTOR makes it an image */
 	note_step(c, v, (s->undefined & ~e.defines) | e.undefines);
 	return true;
 }
@@ -536,6 +538,8 @@ static void rehearsal(struct soft_cpu *c, struct jit_verify *v, uint32_t eip)
 		rehearse(c, v);
 	c->jit.rehearsing = false;
 	put_back(c, &kept);
+	if (v->uses_fpu)
+		memcpy(c->jit.fx, v->image, sizeof(v->image));
 }
 
 void jit_verify_begin(struct soft_cpu *c, const struct jit_code *code, unsigned index, uint32_t eip,

@@ -9,7 +9,7 @@ A name selects the tests whose name contains it. Each result is one line; the la
 
     unit/MODULE/PROGRAM: TEST   a test of a unit test program (cmocka, TAP output); those of the CPU also with
                                 the translator (jit) and with it in lock-step with the interpreter (verify)
-    diff/SEED                   random instructions on the software CPU and the host's (tests/diff)
+    diff/SEED                   random instructions on interpreter, translator and the host's CPU (tests/diff)
     fuzz/TARGET                 a fixed sequence of hostile inputs, and those in tests/data/fuzz/TARGET
     guest/FILE: TEST            a function test_* of tests/guest/FILE.py
     tree/TEST                   layout, man page, command reference
@@ -140,12 +140,12 @@ def run_checked(command, timeout):
 
 # ---- Differential test ----
 
-def diff_test(program, seed, count):
+def diff_test(program, seed, count, *options):
     if context.sanitized:
         raise context.Skip("ASan's shadow lies below 4 GiB, where the instructions must find nothing")
     if os.uname().machine != "x86_64":
         raise context.Skip("the host's CPU, which the test compares with, is no x86-64")
-    run_checked([program, "--seed", seed, "--count", count], 1800)
+    run_checked([program, "--seed", seed, "--count", count, *options], 1800)
 
 
 # ---- Fuzz replays ----
@@ -219,6 +219,8 @@ def collect(args, build):
         count = total // (len(DIFF_SEEDS) + 1)
         name = f"diff/{'random ' if seed == chosen else ''}seed {seed}, {count} instructions"
         add(name, 20, diff_test, build / "cpu-diff", seed, count)
+    count = total // 20
+    add(f"diff/in lock-step, seed {chosen}, {count} instructions", 10, diff_test, build / "cpu-diff", chosen, count, "--verify")
     for source in sorted((ROOT / "tests" / "fuzz").glob("*_fuzz.c")):
         name = source.stem[:-len("_fuzz")]
         add(f"fuzz/{name}", 5, fuzz_test, build / "fuzz" / source.stem, name, FUZZ_LONG if args.long else 1)
