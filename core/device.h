@@ -13,6 +13,7 @@ struct clock;
 struct loop;
 struct state_registry;
 struct msi_controller;
+struct doorbell_ops;
 
 /* What a device may ask of the machine. All may be called with the lock held, from any thread; they
  * act soon. */
@@ -31,7 +32,8 @@ struct device_env {
 	struct loop *loop;
 	struct state_registry *states;
 	const struct machine_requests *requests;
-	const struct msi_controller *msi; /* core/irq.h; NULL: messages go nowhere */
+	const struct msi_controller *msi;     /* core/irq.h; NULL: messages go nowhere */
+	const struct doorbell_ops *doorbells; /* core/doorbell.h; NULL: there are none */
 };
 
 #endif

@@ -13,6 +13,9 @@
  * unmasked. A message is a memory write by the function, so nothing leaves it without the
  * bus-master bit.
  *
+ * Where the interrupt controller can have an eventfd send a message (core/irq.h), each vector that is
+ * used gets one.
+ *
  * Document: PCI Local Bus Specification 3.0, 6.8.2 and 6.8.3. Left out: accesses narrower than a
  * dword (undefined there; writes are ignored).
  */
@@ -21,6 +24,8 @@
 #include "lib/bytes.h"
 #include "lib/log.h"
 #include <errno.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 enum {
 	CAPABILITY_ID = 0x11,
@@ -71,6 +76,26 @@ static bool is_pending(const struct msix *m, unsigned vector)
 	return m->pending[vector / 64] >> vector % 64 & 1;
 }
 
+/* Sends the vector's message through its eventfd; false if there is no such way. */
+static bool signal_route(struct msix *m, unsigned vector)
+{
+	const struct msi_controller *c = m->controller;
+	const struct msix_entry *e = &m->entry[vector];
+	struct msix_route *r = &m->route[vector];
+
+	if (m->no_routes || !c || !c->route)
+		return false;
+	if (!r->made || r->address != e->address || r->data != e->data) {
+		if (!r->fd && (r->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) <= 0)
+			r->fd = 0;
+		r->made = r->fd && c->route(c->opaque, r->fd, e->address, e->data) == 0;
+		m->no_routes = !r->made;
+		r->address = e->address;
+		r->data = e->data;
+	}
+	return r->made && eventfd_write(r->fd, 1) == 0;
+}
+
 void msix_notify(struct msix *m, unsigned vector)
 {
 	if (!msix_enabled(m) || vector >= m->vectors)
@@ -86,7 +111,8 @@ void msix_notify(struct msix *m, unsigned vector)
 		return;
 	trace(TRACE_IRQ, "%s: MSI-X vector %u: %llx <- %x", m->dev->name, vector,
 	      (unsigned long long)e->address, e->data);
-	msi_send(m->controller, e->address, e->data);
+	if (!signal_route(m, vector))
+		msi_send(m->controller, e->address, e->data);
 }
 
 /* Sends what became pending while it was masked. */
@@ -205,7 +231,16 @@ int msix_init(struct msix *m, const struct device_env *env, struct pci_device *d
 
 void msix_fini(struct msix *m)
 {
-	if (m->dev)
-		state_unregister(m->states, m);
+	if (!m->dev)
+		return;
+	state_unregister(m->states, m);
+	for (unsigned v = 0; v < m->vectors; v++) {
+		struct msix_route *r = &m->route[v];
+		if (!r->fd)
+			continue;
+		m->controller->unroute(m->controller->opaque, r->fd);
+		close(r->fd);
+		*r = (struct msix_route){0};
+	}
 	m->dev = NULL;
 }

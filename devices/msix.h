@@ -14,6 +14,14 @@ struct msix_entry {
 	uint32_t control;
 };
 
+/* An eventfd that sends a vector's message where the engine can do that. */
+struct msix_route {
+	int fd; /* 0: none */
+	bool made;
+	uint64_t address; /* what it sends now */
+	uint32_t data;
+};
+
 /* Embed it in the device's struct. */
 struct msix {
 	struct msix_entry entry[MSIX_VECTORS_MAX];
@@ -23,6 +31,8 @@ struct msix {
 	const struct msi_controller *controller;
 	struct state_registry *states;
 	unsigned vectors;
+	struct msix_route route[MSIX_VECTORS_MAX];
+	bool no_routes;      /* the engine has none (left) */
 	unsigned capability; /* where it stands in the configuration space */
 };
 

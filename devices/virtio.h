@@ -16,6 +16,7 @@
 #ifndef DEVICES_VIRTIO_H
 #define DEVICES_VIRTIO_H
 
+#include "core/doorbell.h"
 #include "devices/msix.h"
 #include "devices/pci.h"
 #include "lib/clock.h"
@@ -90,6 +91,13 @@ struct virtqueue {
 	struct vring_desc *host_desc;
 	uint16_t *host_avail;
 	uint8_t *host_used;
+	/* The notification register as a doorbell of the engine: legacy, modern (virtio_notify.c). */
+	struct virtqueue_bell {
+		struct doorbell bell;
+		bool on, refused;
+	} bell[2];
+	int bell_fd; /* 0: none */
+	struct loop_fd *bell_watch;
 	struct loop_call call; /* serve it */
 	struct timer later;    /* serve it once the machine runs */
 };
@@ -150,6 +158,7 @@ struct virtio {
 	uint64_t offered;
 	bool legacy, modern; /* which interfaces there are */
 	bool broken;
+	bool no_doorbells; /* ioeventfd=off */
 	struct virtqueue *queue;
 	unsigned queues;
 
@@ -167,6 +176,7 @@ struct virtio_pci_config {
 	unsigned vectors; /* of MSI-X; 0: none */
 	bool disable_legacy, disable_modern;
 	bool no_indirect, no_event_idx; /* indirect_desc=off, event_idx=off */
+	bool no_doorbells;              /* ioeventfd=off */
 };
 
 /*
@@ -239,6 +249,13 @@ void virtqueue_reset(struct virtqueue *q);
 void virtqueue_enable(struct virtqueue *q);
 /* Legacy interface: all three parts from the page the driver names. */
 void virtqueue_set_legacy_address(struct virtqueue *q, uint64_t base);
+/* Serves the queue now: in the loop. */
+void virtqueue_serve(struct virtqueue *q);
+/* virtio_notify.c: brings doorbells up to date after status, queues or BARs changed; all off. */
+void virtio_update_doorbells(struct virtio *v);
+void virtqueue_drop_doorbells(struct virtqueue *q);
+/* virtio_pci.c: where the queue's notification register is now; false: nowhere. */
+bool virtio_notify_register(const struct virtqueue *q, bool modern, struct doorbell *bell);
 void virtio_interrupt_queue(struct virtio *v, const struct virtqueue *q);
 
 #endif

@@ -19,7 +19,8 @@
  * bus-master bit is clear no queue is served: the card could not reach memory.
  *
  * A notification only schedules the queue: it is served in the event loop's thread (virtqueue.c), so
- * the vCPU goes on at once.
+ * the vCPU goes on at once. Where the engine has doorbells, the notification registers are such
+ * (virtio_notify.c).
  *
  * Left out: 64-bit BARs, shared memory, notification data, administration queues.
  */
@@ -203,6 +204,7 @@ static void reset_by_driver(struct virtio *v)
 	reset_registers(v);
 	for (unsigned n = 0; n < v->queues; n++)
 		virtqueue_reset(&v->queue[n]);
+	virtio_update_doorbells(v);
 }
 
 static void kick_all(struct virtio *v)
@@ -241,6 +243,7 @@ static void set_status(struct virtio *v, uint8_t value)
 		return;
 	if (v->type->started)
 		v->type->started(v);
+	virtio_update_doorbells(v);
 	/* What legacy drivers put into the rings before DRIVER_OK. */
 	kick_all(v);
 }
@@ -370,6 +373,7 @@ static void legacy_queue_page(struct virtio *v, uint32_t page)
 		return;
 	virtqueue_set_legacy_address(q, (uint64_t)page << LEGACY_PAGE_SHIFT);
 	virtqueue_enable(q);
+	virtio_update_doorbells(v);
 }
 
 static void legacy_write(void *opaque, uint16_t port, unsigned size, uint32_t value)
@@ -493,8 +497,10 @@ static void queue_write(struct virtqueue *q, unsigned offset, uint32_t value)
 			q->size = (uint16_t)value;
 		break;
 	case COMMON_QUEUE_ENABLE:
-		if (value == 1)
+		if (value == 1) {
 			virtqueue_enable(q);
+			virtio_update_doorbells(v);
+		}
 		break;
 	case COMMON_QUEUE_DESC:
 	case COMMON_QUEUE_DESC + 4: write_address(&q->desc, offset & 4, value); break;
@@ -552,6 +558,29 @@ static void modern_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
 
 static const struct mmio_ops modern_ops = {
 	.read = modern_read, .write = modern_write, .max_size = 4};
+
+bool virtio_notify_register(const struct virtqueue *q, bool modern, struct doorbell *bell)
+{
+	const struct virtio *v = q->virtio;
+	const struct pci_bar *bar = &v->pci.bar[modern ? BAR_MODERN : BAR_LEGACY];
+
+	if (!bar->decoded)
+		return false;
+	if (modern)
+		*bell = (struct doorbell){
+			.address = bar->address + REGION_NOTIFY +
+				   (uint64_t)q->index * NOTIFY_MULTIPLIER,
+		};
+	else
+		*bell = (struct doorbell){
+			.address = bar->address + LEGACY_NOTIFY,
+			.port = true,
+			.size = 2,
+			.match = true,
+			.value = q->index,
+		};
+	return true;
+}
 
 /* ---- capabilities ---- */
 
@@ -639,6 +668,7 @@ static void config_changed(struct pci_device *dev, unsigned first, unsigned coun
 
 	msix_config_changed(&v->msix, first, count);
 	v->bus_master = load_le16(dev->config + PCI_COMMAND) & PCI_COMMAND_MASTER;
+	virtio_update_doorbells(v);
 	if (v->bus_master && !had_master)
 		kick_all(v);
 	/* A guest's write is at most a dword; the whole space is a reset or a load. */
@@ -690,6 +720,7 @@ int virtio_init(struct virtio *v, const struct device_env *env, struct pci_bus *
 		.legacy = !config->disable_legacy,
 		.modern = !config->disable_modern,
 		.config_vector = MSIX_NO_VECTOR,
+		.no_doorbells = config->no_doorbells,
 	};
 	if (!v->legacy && !v->modern)
 		return error_set(err, EINVAL,

@@ -135,7 +135,10 @@ static int post_load(void *opaque, unsigned version, struct error *err)
 	q->host_desc = NULL;
 	if (enabled)
 		virtqueue_enable(q);
-	/* What was taken and not returned was finished before the state was saved. */
+	/* What was taken and not returned was finished before the state was saved. A notification
+	 * that was on its way then is not in the state: look once the machine runs. */
+	timer_set(&q->later, 0);
+	virtio_update_doorbells(q->virtio);
 	return 0;
 }
 
@@ -152,10 +155,8 @@ bool virtqueue_ready(const struct virtqueue *q)
 	return q->enabled && q->host_desc && virtio_running(q->virtio);
 }
 
-static void serve(void *opaque)
+void virtqueue_serve(struct virtqueue *q)
 {
-	struct virtqueue *q = opaque;
-
 	if (!clock_running(q->virtio->env->clock)) {
 		/* A stopped machine's memory stays as it is; the timer fires when it goes on. */
 		timer_set(&q->later, 0);
@@ -163,6 +164,11 @@ static void serve(void *opaque)
 	}
 	if (virtqueue_ready(q))
 		q->virtio->type->serve(q);
+}
+
+static void serve(void *opaque)
+{
+	virtqueue_serve(opaque);
 }
 
 void virtqueue_kick(struct virtqueue *q)
@@ -183,6 +189,7 @@ void virtqueue_init(struct virtqueue *q, struct virtio *v, unsigned index, unsig
 void virtqueue_fini(struct virtqueue *q)
 {
 	virtqueue_reset(q);
+	virtqueue_drop_doorbells(q);
 	state_unregister(q->virtio->env->states, q);
 }
 

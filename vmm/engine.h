@@ -26,6 +26,7 @@ struct iobus;
 struct loop;
 struct clock;
 struct engine;
+struct doorbell;
 
 /* Why the machine must act on behalf of a vCPU. */
 enum engine_event {
@@ -98,6 +99,11 @@ struct engine_ops {
 	void (*irqchip_reset)(struct engine *e);
 	/* A message-signalled interrupt for the in-kernel chips. Any thread. */
 	void (*irqchip_msi)(struct engine *e, uint64_t address, uint32_t data);
+	/* core/irq.h, msi_controller, for the in-kernel chips; NULL: no such thing. */
+	int (*msi_route)(struct engine *e, int fd, uint64_t address, uint32_t data);
+	void (*msi_unroute)(struct engine *e, int fd);
+	/* core/doorbell.h; NULL: there are none. */
+	int (*doorbell)(struct engine *e, const struct doorbell *bell, int fd, bool on);
 	/* PC speaker gate and output of the in-kernel PIT's channel 2 live at port 61h inside KVM:
 	 * nothing to do here. */
 

@@ -457,6 +457,8 @@ static void describe(struct engine *e, struct strbuf *out)
 	strbuf_printf(out,
 		      "kvm: %u CPUs, interrupt chips %s, %u memory slots, %u coalesced ranges\n",
 		      k->cpus, k->irqchip ? "in the kernel" : "our own", slots, k->zones);
+	strbuf_printf(out, "doorbells in the kernel %u, interrupt messages routed %u\n",
+		      k->doorbells, k->routes);
 	for (unsigned i = 0; i < k->cpus; i++) {
 		const struct kvm_vcpu *v = &k->vcpu[i];
 		strbuf_printf(out, "cpu %u exits:", i);
@@ -510,6 +512,7 @@ static void free_engine(struct engine *e)
 		close(k->kvm_fd);
 	free(k->vcpu);
 	free(k->lapic);
+	free(k->route);
 	free(k->supported_cpuid);
 	free(k);
 }
@@ -531,6 +534,9 @@ static const struct engine_ops kvm_ops = {
 	.irqchip_set_gsi = kvm_irqchip_set_gsi,
 	.irqchip_reset = kvm_irqchip_reset,
 	.irqchip_msi = kvm_irqchip_msi,
+	.msi_route = kvm_msi_route,
+	.msi_unroute = kvm_msi_unroute,
+	.doorbell = kvm_doorbell,
 	.translate = translate,
 	.describe = describe,
 };
@@ -564,6 +570,9 @@ static int open_kvm(struct kvm_engine *k, struct error *err)
 	k->xsave = capable(k, KVM_CAP_XSAVE);
 	k->kvmclock_ctrl = capable(k, KVM_CAP_KVMCLOCK_CTRL);
 	k->adjust_clock = capable(k, KVM_CAP_ADJUST_CLOCK);
+	k->ioeventfd = capable(k, KVM_CAP_IOEVENTFD);
+	k->ioeventfd_any = capable(k, KVM_CAP_IOEVENTFD_ANY_LENGTH);
+	k->irqfd = capable(k, KVM_CAP_IRQFD) && capable(k, KVM_CAP_SIGNAL_MSI);
 	k->smm = capable(k, KVM_CAP_X86_SMM);
 	k->tsc_deadline = capable(k, KVM_CAP_TSC_DEADLINE_TIMER);
 	return 0;

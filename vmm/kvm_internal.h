@@ -14,6 +14,7 @@ enum {
 	KVM_SLOTS_MAX = 128,
 	KVM_ISA_IRQS = 16,
 	KVM_IOAPIC_PINS = 24,
+	KVM_ROUTES_MAX = 1024, /* GSIs for messages; the kernel has 4096 in all */
 };
 
 /* Pages that KVM needs for itself below 4 GiB on some Intel processors: one page table and three
@@ -66,6 +67,13 @@ struct kvm_chips {
 	struct kvm_pit_state2 pit;
 };
 
+/* An interrupt message that an eventfd sends; its GSI is KVM_IOAPIC_PINS + its place in the table. */
+struct kvm_route {
+	int fd; /* -1: free */
+	uint64_t address;
+	uint32_t data;
+};
+
 struct kvm_engine {
 	struct engine base;
 	int kvm_fd, vm_fd;
@@ -88,6 +96,12 @@ struct kvm_engine {
 	struct mem_listener listener;
 	bool slots_stale; /* the view changed while all CPUs stood still: see kvm_memory_sync() */
 	bool slot_error_told;
+
+	/* kvm_notify.c */
+	bool ioeventfd, ioeventfd_any, irqfd;
+	unsigned doorbells; /* in the kernel now */
+	struct kvm_route *route;
+	unsigned routes, routes_size; /* in use, entries of the table */
 
 	struct kvm_chips chips;
 	struct kvm_lapic_state *lapic; /* one a CPU, power-on */
@@ -142,9 +156,16 @@ int kvm_irqchip_snapshot(struct kvm_engine *k, struct error *err);
 void kvm_irqchip_reset(struct engine *e);
 void kvm_irqchip_set_gsi(void *engine, int gsi, bool level);
 void kvm_irqchip_msi(struct engine *e, uint64_t address, uint32_t data);
+/* Tells the kernel what each GSI is: its chips' inputs and k->route. */
+int kvm_irqchip_set_routing(struct kvm_engine *k);
 /* The kernel's clocks stand still between these. */
 void kvm_clocks_stop(struct kvm_engine *k);
 void kvm_clocks_start(struct kvm_engine *k);
+
+/* kvm_notify.c */
+int kvm_msi_route(struct engine *e, int fd, uint64_t address, uint32_t data);
+void kvm_msi_unroute(struct engine *e, int fd);
+int kvm_doorbell(struct engine *e, const struct doorbell *bell, int fd, bool on);
 
 /* kvm_exit.c */
 /* Deals with what KVM_RUN came back for; `rc` is its result. */

@@ -27,20 +27,17 @@
 
 /* ISA interrupts go to the 8259s and to the IOAPIC's input of the same number, the timer's to
  * input 2; the IOAPIC's inputs from 16 on have no other way. */
-static int set_routing(struct kvm_engine *k)
+int kvm_irqchip_set_routing(struct kvm_engine *k)
 {
 	enum { PIC_INPUTS = 8, TIMER = 0, CASCADE = 2, TIMER_PIN = 2 };
-	union {
-		struct kvm_irq_routing table;
-		uint8_t bytes[sizeof(struct kvm_irq_routing) +
-			      (KVM_ISA_IRQS + KVM_IOAPIC_PINS) *
-				      sizeof(struct kvm_irq_routing_entry)];
-	} r = {.bytes = {0}};
+	size_t entries = KVM_ISA_IRQS + KVM_IOAPIC_PINS + k->routes_size;
+	struct kvm_irq_routing *table =
+		xcalloc(1, sizeof(*table) + entries * sizeof(struct kvm_irq_routing_entry));
 
 	for (unsigned i = 0; i < KVM_ISA_IRQS; i++) {
 		if (i == CASCADE)
 			continue;
-		r.table.entries[r.table.nr++] = (struct kvm_irq_routing_entry){
+		table->entries[table->nr++] = (struct kvm_irq_routing_entry){
 			.gsi = i,
 			.type = KVM_IRQ_ROUTING_IRQCHIP,
 			.u.irqchip = {i < PIC_INPUTS ? KVM_IRQCHIP_PIC_MASTER
@@ -50,12 +47,25 @@ static int set_routing(struct kvm_engine *k)
 	for (unsigned i = 0; i < KVM_IOAPIC_PINS; i++) {
 		if (i == CASCADE)
 			continue;
-		r.table.entries[r.table.nr++] = (struct kvm_irq_routing_entry){
+		table->entries[table->nr++] = (struct kvm_irq_routing_entry){
 			.gsi = i,
 			.type = KVM_IRQ_ROUTING_IRQCHIP,
 			.u.irqchip = {KVM_IRQCHIP_IOAPIC, i == TIMER ? TIMER_PIN : i}};
 	}
-	return kvm_ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &r);
+	for (unsigned i = 0; i < k->routes_size; i++) {
+		const struct kvm_route *r = &k->route[i];
+		if (r->fd < 0)
+			continue;
+		table->entries[table->nr++] = (struct kvm_irq_routing_entry){
+			.gsi = KVM_IOAPIC_PINS + i,
+			.type = KVM_IRQ_ROUTING_MSI,
+			.u.msi = {.address_lo = (uint32_t)r->address,
+				  .address_hi = (uint32_t)(r->address >> 32),
+				  .data = r->data}};
+	}
+	int rc = kvm_ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, table);
+	free(table);
+	return rc;
 }
 
 int kvm_irqchip_create(struct kvm_engine *k, struct error *err)
@@ -69,7 +79,7 @@ int kvm_irqchip_create(struct kvm_engine *k, struct error *err)
 	rc = kvm_ioctl(k->vm_fd, KVM_CREATE_PIT2, &pit);
 	if (rc < 0)
 		return error_errno(err, -rc, "KVM cannot make a timer; try kernel-irqchip=off");
-	rc = set_routing(k);
+	rc = kvm_irqchip_set_routing(k);
 	if (rc < 0)
 		return error_errno(err, -rc,
 				   "KVM refuses the interrupt routing; try kernel-irqchip=off");

@@ -44,8 +44,8 @@
 #include "vmm/firmware.h"
 #include "vmm/monitor.h"
 #include "vmm/nics.h"
-#include "vmm/pci_devices.h"
 #include "vmm/objects.h"
+#include "vmm/pci_devices.h"
 #include "vmm/ports.h"
 #include "vmm/qmp.h"
 #include "vmm/window.h"
@@ -70,13 +70,21 @@ static void isa_to_models(void *opaque, int n, bool level)
 	irq_set(&apic, level);
 }
 
+/* Devices are taken apart when the engine is gone already. */
+static void isa_to_kernel(void *opaque, int n, bool level)
+{
+	struct machine *m = opaque;
+	if (m->engine)
+		m->engine->ops->irqchip_set_gsi(m->engine, n, level);
+}
+
 /* Several devices may be on one line, so each is given an input of an OR gate in front of it. */
 static void wire_interrupts(struct machine *m)
 {
 	for (int n = 0; n < ISA_IRQS; n++) {
 		struct irq_line line = {isa_to_models, m, n};
 		if (m->kernel_irqchip)
-			line = (struct irq_line){m->engine->ops->irqchip_set_gsi, m->engine, n};
+			line = (struct irq_line){isa_to_kernel, m, n};
 		m->isa[n] = irq_or_new(m->states, n, line);
 	}
 }
@@ -89,10 +97,33 @@ struct irq_line machine_isa_line(struct machine *m, int n)
 static void send_msi(void *opaque, uint64_t address, uint32_t data)
 {
 	struct machine *m = opaque;
-	if (m->kernel_irqchip)
-		m->engine->ops->irqchip_msi(m->engine, address, data);
-	else
+	if (!m->kernel_irqchip)
 		lapic_msi(m->dev.lapics, address, data);
+	else if (m->engine)
+		m->engine->ops->irqchip_msi(m->engine, address, data);
+}
+
+static int route_msi(void *opaque, int fd, uint64_t address, uint32_t data)
+{
+	struct machine *m = opaque;
+	return m->engine && m->engine->ops->msi_route
+		       ? m->engine->ops->msi_route(m->engine, fd, address, data)
+		       : -ENOTSUP;
+}
+
+static void unroute_msi(void *opaque, int fd)
+{
+	struct machine *m = opaque;
+	if (m->engine && m->engine->ops->msi_unroute)
+		m->engine->ops->msi_unroute(m->engine, fd);
+}
+
+static int set_doorbell(void *opaque, const struct doorbell *bell, int fd, bool on)
+{
+	struct machine *m = opaque;
+	return m->engine && m->engine->ops->doorbell
+		       ? m->engine->ops->doorbell(m->engine, bell, fd, on)
+		       : -ENOTSUP;
 }
 
 static int acknowledge(void *opaque, unsigned cpu)
@@ -164,7 +195,9 @@ static int build_core(struct machine *m, struct error *err)
 	m->states = state_registry_new();
 	m->typist = key_typist_new(m->clock, &m->input);
 	machine_requests_init(m);
-	m->msi = (struct msi_controller){.send = send_msi, .opaque = m};
+	m->msi = (struct msi_controller){
+		.send = send_msi, .route = route_msi, .unroute = unroute_msi, .opaque = m};
+	m->doorbells = (struct doorbell_ops){.set = set_doorbell, .opaque = m};
 	m->env = (struct device_env){
 		.mem = m->mem,
 		.io = m->io,
@@ -173,6 +206,7 @@ static int build_core(struct machine *m, struct error *err)
 		.states = m->states,
 		.requests = &m->requests,
 		.msi = &m->msi,
+		.doorbells = &m->doorbells,
 	};
 	return 0;
 }
@@ -357,8 +391,8 @@ static int build(struct machine *m, struct error *err)
 	    (r = build_drives(m, err)) < 0 ||                 /* IDE, floppy, power management */
 	    (r = nics_open_backends(m, err)) < 0 ||           /* -netdev */
 	    (r = objects_create(m, OBJECT_LAST, err)) < 0 ||  /* those on netdevs */
-	    (r = pci_devices_build(m, err)) < 0 ||    /* -device's PCI cards */
-	    (r = nics_build(m, err)) < 0 ||           /* -nic, ISA network cards */
+	    (r = pci_devices_build(m, err)) < 0 ||            /* -device's PCI cards */
+	    (r = nics_build(m, err)) < 0 ||                   /* -nic, ISA network cards */
 	    (r = firmware_build(m, err)) < 0 || /* fw_cfg: tables, boot order, kernel */
 	    (r = consoles_build(m, err)) < 0)   /* monitors, QMP */
 		return r;
@@ -435,9 +469,10 @@ static void free_devices(struct machine *m)
 void machine_free(struct machine *m)
 {
 	window_close(m);
-	if (m->engine)
-		m->engine->ops->free(
-			m->engine); /* joins the vCPU threads, which may want the lock */
+	struct engine *engine = m->engine;
+	m->engine = NULL;
+	if (engine)
+		engine->ops->free(engine); /* joins the vCPU threads, which may want the lock */
 	loop_lock(m->loop);
 	key_typist_free(m->typist);
 	monitor_free_all(m);

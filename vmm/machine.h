@@ -12,6 +12,7 @@
 #include "core/cpu_model.h"
 #include "core/device.h"
 #include "core/display.h"
+#include "core/doorbell.h"
 #include "core/input.h"
 #include "core/irq.h"
 #include "core/irq_or.h"
@@ -101,6 +102,7 @@ struct machine {
 	struct device_env env;
 	struct machine_requests requests;
 	struct msi_controller msi;
+	struct doorbell_ops doorbells;
 	struct cpu_model model;
 	struct engine *engine;
 	struct strbuf notes; /* on the choice of the engine, for the user; a line each */
@@ -114,7 +116,7 @@ struct machine {
 	struct net *net;
 	struct nics *nics;              /* nics.c */
 	struct net_port **nic_backends; /* of each -nic */
-	struct display *display; /* NULL without a display adapter */
+	struct display *display;        /* NULL without a display adapter */
 	struct input input;
 	struct key_typist *typist;
 	struct firmware *firmware;

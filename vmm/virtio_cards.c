@@ -22,7 +22,7 @@ int virtio_card_options(const struct pci_device_args *args, unsigned vectors,
 {
 	static const char *const switches[] = {"off", "on", "auto", NULL};
 	uint64_t asked = vectors;
-	bool indirect = true, event_idx = true, packed = false;
+	bool indirect = true, event_idx = true, packed = false, doorbells = true;
 	/* auto: a conventional PCI bus, so both interfaces. */
 	int legacy = 2, r;
 	*config = (struct virtio_pci_config){.name = args->name, .devfn = args->devfn};
@@ -31,6 +31,7 @@ int virtio_card_options(const struct pci_device_args *args, unsigned vectors,
 	    (r = opts_get_u64(args->opts, "vectors", &asked, err)) < 0 ||
 	    (r = opts_get_bool(args->opts, "indirect_desc", &indirect, err)) < 0 ||
 	    (r = opts_get_bool(args->opts, "event_idx", &event_idx, err)) < 0 ||
+	    (r = opts_get_bool(args->opts, "ioeventfd", &doorbells, err)) < 0 ||
 	    (r = opts_get_bool(args->opts, "packed", &packed, err)) < 0)
 		return r;
 	if (asked > MSIX_VECTORS_MAX)
@@ -43,6 +44,7 @@ int virtio_card_options(const struct pci_device_args *args, unsigned vectors,
 	config->vectors = (unsigned)asked;
 	config->no_indirect = !indirect;
 	config->no_event_idx = !event_idx;
+	config->no_doorbells = !doorbells;
 	return 0;
 }
 
@@ -164,7 +166,8 @@ const struct pci_device_type virtio_blk_card = {
 	.help = "virtio disk: drive=ID,serial=,num-queues=,queue-size=,logical_block_size=,\n"
 		"                 physical_block_size=,write-cache=,config-wce=,discard=,"
 		"write-zeroes=,share-rw=,\n"
-		"                 disable-legacy=on|off|auto,disable-modern=on|off,vectors=N",
+		"                 "
+		"disable-legacy=on|off|auto,disable-modern=on|off,vectors=N,ioeventfd=on|off",
 	.properties =
 		(const char *const[]){"drive", "serial", "num-queues", "queue-size",
 				      "logical_block_size", "physical_block_size", "min_io_size",

@@ -16,7 +16,8 @@ int virtio_build_serial_ports(struct machine *m, struct error *err);
 
 /* Properties that all of them have, for the lists of keys. */
 #define VIRTIO_PROPERTIES                                                                          \
-	"disable-legacy", "disable-modern", "vectors", "indirect_desc", "event_idx", "packed"
+	"disable-legacy", "disable-modern", "vectors", "indirect_desc", "event_idx", "ioeventfd",  \
+		"packed"
 
 /* Reads them; `vectors` is what the card has without vectors=. */
 int virtio_card_options(const struct pci_device_args *args, unsigned vectors,

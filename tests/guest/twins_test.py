@@ -317,6 +317,13 @@ def disk(d):
     return ["-drive", f"file={image},format=raw,if=ide,index=0"]
 
 
+def virtio(d):
+    """The same disk on a virtio card, and random numbers."""
+    _, options = disk(d)
+    return ["-drive", options.replace("if=ide,index=0", "if=none,id=d"),
+            "-device", "virtio-blk-pci,drive=d,addr=4,serial=TWIN,num-queues=1", "-device", "virtio-rng-pci,addr=5"]
+
+
 def floppy(d):
     """A 1.44 MB floppy whose sectors are numbered, and its options."""
     image = d / "floppy.img"
@@ -326,6 +333,40 @@ def floppy(d):
 
 def test_ide():
     twins("ide", prepare=disk)
+
+
+def test_virtio():
+    twins("virtio", "up", prepare=virtio)
+
+
+def test_virtio_notifications_stay_in_the_kernel():
+    """On KVM queues are notified by ioeventfd and messages go by irqfd; ioeventfd=off takes the first away."""
+    kvm_access()
+    found = {}
+    for switch in ("on", "off"):
+        with tempfile.TemporaryDirectory(prefix="minivm-twins-") as d:
+            bios, log = os.path.join(d, "bios.bin"), os.path.join(d, "log")
+            image = bytearray(build("virtio", "u"))
+            machine = Machine("kvm", context.minivm(), ["-accel", "kvm"])
+            struct.pack_into("<II", image, PARAMETER, 0, lacking(machine))
+            pathlib.Path(bios).write_bytes(image)
+            with vm.Vm(machine.program, [*machine.args, "-bios", bios, "-m", "16", "-vga", "none", "-nodefaults", "-chardev",
+                                         f"file,id=log,path={log}", "-device", "isa-debugcon,iobase=0x402,chardev=log",
+                                         *(n.replace("num-queues=1", f"num-queues=1,ioeventfd={switch}").replace(
+                                             "rng-pci", f"rng-pci,ioeventfd={switch}") for n in virtio(pathlib.Path(d)))],
+                       serial=False) as m:
+                end = time.monotonic() + 60 * context.patience()
+                while "\nEND\n" not in pathlib.Path(log).read_text(errors="replace"):
+                    assert m.process.poll() is None and time.monotonic() < end, pathlib.Path(log).read_text(errors="replace")[-300:]
+                    time.sleep(0.005)
+                found[switch] = m.hmp("info engine")
+    counts = {n: [int(x) for x in re.search(r"doorbells in the kernel (\d+), interrupt messages routed (\d+)", t).groups()]
+              for n, t in found.items()}
+    assert counts["on"][0] >= 2 and counts["off"][0] == 0, found
+    assert counts["on"][1] >= 1 and counts["off"][1] >= 1, found
+    # The guest notifies more than 600 times through memory (and reads ports while it waits).
+    exits = {n: int(re.search(r"exits:.* mmio (\d+)", t).group(1)) for n, t in found.items()}
+    assert exits["on"] + 600 < exits["off"], found
 
 
 def test_dma():
