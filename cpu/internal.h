@@ -224,6 +224,8 @@ struct soft_cpu {
 		uint32_t scratch;
 		int64_t limit[6][2];    /* minus the end of the segment window, by write */
 		uint16_t mode;          /* number of the current struct jit_mode; 0: to be found */
+		uint16_t last_mode[2];  /* the one before, by CPL 3: probably it again */
+		uint8_t flat;           /* bit for each flat segment */
 		uint8_t fpu;            /* enum jit_fpu_place */
 		bool fpu_load;          /* to be made live on the way back into translated code */
 		uint32_t fpu_absent;    /* 0 while live: what translated code looks at */

@@ -189,56 +189,65 @@ void jit_block_dropped(struct code_cache *cc, struct code_block *b)
 
 /* ---- Modes ---- */
 
-static bool is_flat(const struct soft_cpu *c, unsigned sreg)
-{
-	enum { WHOLE = 0xFFFFFFFF - 14 }; /* see segment_changed() */
-	const struct segment_window *w = &c->window[sreg];
-
-	return w->base == 0 && w->read_end == (uint32_t)WHOLE && w->write_end == (uint32_t)WHOLE;
-}
-
 void jit_segment_changed(struct soft_cpu *c, unsigned sreg)
 {
-	enum { WHOLE = 0xFFFFFFFF - 14, BASE_ALIGN = 16 };
+	enum { WHOLE = 0xFFFFFFFF - 14, BASE_ALIGN = 16 }; /* see segment_changed() */
 	const struct segment_window *w = &c->window[sreg];
+	bool reads = w->read_end == (uint32_t)WHOLE, writes = w->write_end == (uint32_t)WHOLE;
+	uint8_t flat = (uint8_t)((w->base == 0 && reads && writes) << sreg);
 	uint64_t read_end = w->read_end, write_end = w->write_end;
 
 	/* An aligned access through a segment of 4 GiB with an aligned base never passes its end.
 	 * jit_translate() takes care of the others. */
 	if ((sreg == S_FS || sreg == S_GS) && w->base % BASE_ALIGN == 0) {
-		if (read_end == (uint32_t)WHOLE)
+		if (reads)
 			read_end = UINT64_C(1) << 32;
-		if (write_end == (uint32_t)WHOLE)
+		if (writes)
 			write_end = UINT64_C(1) << 32;
 	}
 	c->jit.limit[sreg][0] = -(int64_t)read_end;
 	c->jit.limit[sreg][1] = -(int64_t)write_end;
-	c->jit.mode = 0;
+	if ((c->jit.flat ^ flat) & 1 << sreg) {
+		c->jit.flat ^= (uint8_t)(1 << sreg);
+		c->jit.mode = 0;
+	}
+}
+
+static bool modes_equal(const struct jit_mode *a, const struct jit_mode *b)
+{
+	return a->cs_base == b->cs_base && a->cs_limit == b->cs_limit && a->code32 == b->code32 &&
+	       a->stack32 == b->stack32 && a->flat == b->flat && a->sse == b->sse &&
+	       a->window == b->window;
 }
 
 uint16_t jit_mode_now(struct soft_cpu *c)
 {
+	enum { DATA = 1 << S_DS | 1 << S_ES | 1 << S_SS };
 	struct jit_cache *jc = c->code->jit;
 	const struct cpu_segment *cs = &c->seg[S_CS];
-	struct jit_mode m;
+	uint16_t *last = &c->jit.last_mode[c->cpl == 3];
+	unsigned n;
 
 	if (c->jit.mode)
 		return c->jit.mode;
-	memset(&m, 0, sizeof(m));
-	m.cs_base = cs->base;
-	m.cs_limit = cs->limit;
-	m.code32 = c->code32;
-	m.stack32 = c->stack32;
-	m.sse = c->cr4 & CR4_OSFXSR;
-	m.flat = is_flat(c, S_DS) && is_flat(c, S_ES) && is_flat(c, S_SS);
+	struct jit_mode m = {
+		.cs_base = cs->base,
+		.cs_limit = cs->limit,
+		.code32 = c->code32,
+		.stack32 = c->stack32,
+		.flat = (c->jit.flat & DATA) == DATA,
+		.sse = c->cr4 & CR4_OSFXSR,
+	};
 	m.window = m.flat && m.stack32 && c->cpl == 3 && c->jit.window && jit_window_on(c);
-	for (unsigned n = 0; n < jc->mode_count; n++)
-		if (!memcmp(&jc->modes[n], &m, sizeof(m)))
-			return c->jit.mode = (uint16_t)(n + 1);
-	if (jc->mode_count == JIT_MODES_MAX)
+	if (*last && *last <= jc->mode_count && modes_equal(&jc->modes[*last - 1], &m))
+		return c->jit.mode = *last;
+	for (n = 0; n < jc->mode_count && !modes_equal(&jc->modes[n], &m); n++)
+		;
+	if (n == JIT_MODES_MAX)
 		return 0;
-	jc->modes[jc->mode_count++] = m;
-	return c->jit.mode = (uint16_t)jc->mode_count;
+	if (n == jc->mode_count)
+		jc->modes[jc->mode_count++] = m;
+	return c->jit.mode = *last = (uint16_t)(n + 1);
 }
 
 /* ---- Translating a block ---- */

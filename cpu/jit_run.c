@@ -88,6 +88,26 @@ static struct jit_code *code_at_next_eip(struct soft_cpu *c)
 	return jit_translate_block(c, b, mode);
 }
 
+/* The jump cache of the current privilege: what it has for next_eip, and a note for the next time.
+ * The code looks itself whether its page is still mapped. */
+static const uint8_t *look_up_jump(const struct soft_cpu *c, uint16_t mode)
+{
+	uint16_t index = (uint16_t)c->next_eip;
+
+	if (((const uint64_t *)(c->jit.current + JIT_JUMP_TAG))[index] !=
+	    -((uint64_t)c->next_eip + mode))
+		return NULL;
+	return ((const uint8_t **)(c->jit.current + JIT_JUMP_CODE))[index];
+}
+
+static void note_jump(struct soft_cpu *c, const struct jit_code *to)
+{
+	uint16_t index = (uint16_t)to->eip;
+
+	((uint64_t *)(c->jit.current + JIT_JUMP_TAG))[index] = -((uint64_t)to->eip + to->mode);
+	((const uint8_t **)(c->jit.current + JIT_JUMP_CODE))[index] = to->indirect;
+}
+
 /* Everything is ready to run translated code at `where`: tells the lock-step mode. */
 static const uint8_t *start_at(struct soft_cpu *c, const struct jit_code *code, unsigned index,
 			       uint32_t eip, const uint8_t *where)
@@ -97,16 +117,28 @@ static const uint8_t *start_at(struct soft_cpu *c, const struct jit_code *code, 
 	return where;
 }
 
-/* Goes on at next_eip in translated code if that is all there is to do. */
-static const uint8_t *go_on(struct soft_cpu *c)
+/* Goes on at next_eip in translated code if that is all there is to do; `remapped`: not by the jump
+ * cache, whose code found its page gone. */
+static const uint8_t *go_on(struct soft_cpu *c, bool remapped)
 {
 	struct jit_code *code;
+	uint16_t mode;
 
 	if (c->jit.count >= 0 || !may_go_on(c))
 		return NULL;
+	mode = jit_mode_now(c);
+	if (!mode)
+		return NULL;
+	set_registers(c, mode);
+	const uint8_t *known = remapped ? NULL : look_up_jump(c, mode);
+	if (known && !c->jit.verify) {
+		flags_to_host(c);
+		return known;
+	}
 	code = code_at_next_eip(c);
 	if (!code)
 		return NULL;
+	note_jump(c, code);
 	flags_to_host(c);
 	return start_at(c, code, 0, code->eip, code->entry);
 }
@@ -165,7 +197,7 @@ static const uint8_t *interpret(struct soft_cpu *c, const struct jit_site *s)
 	/* After STI nothing must be held back if nothing waits. */
 	if (c->interrupt_shadow == SHADOW_STI && !c->requests)
 		c->interrupt_shadow = SHADOW_NONE;
-	return go_on(c);
+	return go_on(c, false);
 }
 
 static const uint8_t *follow_link(struct soft_cpu *c, const struct jit_site *s)
@@ -187,8 +219,6 @@ static const uint8_t *follow_link(struct soft_cpu *c, const struct jit_site *s)
 
 static const uint8_t *follow_jump(struct soft_cpu *c)
 {
-	uint8_t *tables = c->jit.current;
-	uint16_t index = (uint16_t)c->jit.arg;
 	struct jit_code *to;
 
 	c->next_eip = c->jit.arg;
@@ -197,8 +227,7 @@ static const uint8_t *follow_jump(struct soft_cpu *c)
 	to = code_at_next_eip(c);
 	if (!to)
 		return NULL;
-	((uint64_t *)(tables + JIT_JUMP_TAG))[index] = -((uint64_t)to->eip + to->mode);
-	((const uint8_t **)(tables + JIT_JUMP_CODE))[index] = to->indirect;
+	note_jump(c, to);
 	flags_to_host(c);
 	return start_at(c, to, 0, to->eip, to->entry);
 }
@@ -224,7 +253,7 @@ const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *s)
 			return start_at(c, s->code, s->index, s->eip, s->resume);
 		}
 		return interpret(c, s);
-	case JIT_SITE_REMAPPED: c->next_eip = s->eip; return go_on(c);
+	case JIT_SITE_REMAPPED: c->next_eip = s->eip; return go_on(c, true);
 	default: c->next_eip = s->eip; return NULL;
 	}
 }
