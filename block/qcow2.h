@@ -297,6 +297,9 @@ bool qcow2_set_has(const struct qcow2_set *set, uint64_t cluster);
 /* qcow2_refcount.c; lock held */
 int qcow2_load_reftable(struct qcow2 *q, struct error *err);
 int qcow2_get_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count);
+/* The block that describes the cluster, or NULL where there is none; good until another is asked
+ * for. */
+int qcow2_get_refblock(struct qcow2 *q, uint64_t cluster, const uint8_t **block);
 uint64_t qcow2_refcount_at(const void *block, unsigned order, uint64_t index);
 void qcow2_refcount_put(void *block, unsigned order, uint64_t index, uint64_t value);
 /* Adds to (+1) or takes from (-1) the refcount of each cluster that the range touches. */

@@ -19,14 +19,20 @@ struct checker {
 	struct qcow2 *q;
 	struct image_check *r;
 	int fix;
-	uint32_t *refs;    /* references found, by cluster; sticks at UINT32_MAX */
-	uint64_t clusters; /* entries of it */
+	uint8_t *refs;        /* references found, by cluster; MANY: `many` has the number */
+	uint32_t *many;       /* NULL: there are none; sticks at UINT32_MAX */
+	uint64_t clusters;    /* entries of both */
+	const uint8_t *block; /* the refcount block looked at last, or NULL: it is missing */
+	uint64_t block_index; /* which it is; UINT64_MAX: none yet */
+	bool block_bad;
 	bool rebuild;      /* refcount structures are not usable as they are */
 	uint64_t curable;  /* corruptions that a rebuild removes */
 	uint64_t expected; /* where the next data cluster lies if nothing is fragmented */
 	struct seen *seen; /* L2 tables and how many entries point to each; open addressing */
 	size_t seen_count, seen_capacity;
 };
+
+enum { MANY = UINT8_MAX };
 
 /* An L2 table is read once, however many L1 entries of the disk and its snapshots lead to it: a
  * hostile image could have millions. */
@@ -46,6 +52,37 @@ static void complain(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
+static uint64_t found_refs(const struct checker *c, uint64_t cluster)
+{
+	return c->refs[cluster] == MANY ? c->many[cluster] : c->refs[cluster];
+}
+
+static void add_refs(struct checker *c, uint64_t cluster, uint32_t times)
+{
+	uint64_t sum = found_refs(c, cluster) + times;
+	if (sum < MANY) {
+		c->refs[cluster] = (uint8_t)sum;
+		return;
+	}
+	/* A page of it takes memory when it is written to. */
+	if (!c->many)
+		c->many = xcalloc(c->clusters, sizeof(*c->many));
+	c->many[cluster] = sum < UINT32_MAX ? (uint32_t)sum : UINT32_MAX;
+	c->refs[cluster] = MANY;
+}
+
+/* Takes one back. */
+static void drop_ref(struct checker *c, uint64_t cluster)
+{
+	uint64_t n = found_refs(c, cluster);
+	if (n == 0 || n == UINT32_MAX)
+		return;
+	if (c->refs[cluster] == MANY)
+		c->many[cluster]--;
+	else
+		c->refs[cluster]--;
+}
+
 /* Counts `times` references to each cluster of the range. */
 static void count_times(struct checker *c, uint64_t offset, uint64_t len, const char *what,
 			uint32_t times)
@@ -60,8 +97,7 @@ static void count_times(struct checker *c, uint64_t offset, uint64_t len, const 
 		return;
 	}
 	for (uint64_t i = offset >> bits; i <= (offset + len - 1) >> bits; i++)
-		if (__builtin_add_overflow(c->refs[i], times, &c->refs[i]))
-			c->refs[i] = UINT32_MAX;
+		add_refs(c, i, times);
 }
 
 static void count(struct checker *c, uint64_t offset, uint64_t len, const char *what)
@@ -110,6 +146,39 @@ static bool aligned_or_complain(struct checker *c, uint64_t offset, const char *
 		 offset, what);
 	c->r->corruptions++;
 	return false;
+}
+
+/* The refcount in the file, 0 where there is no block for it; false if the block is not usable.
+ * Neighbours ask for the same block again and again: it stays in its cache until another one is
+ * asked for. */
+static bool stored_refcount(struct checker *c, uint64_t cluster, uint64_t *refs)
+{
+	struct qcow2 *q = c->q;
+	uint64_t index = cluster / q->rb_entries;
+	if (index != c->block_index) {
+		uint64_t at = index < q->reftable_size ? q->reftable[index] : 0;
+		c->block = NULL;
+		c->block_index = index;
+		c->block_bad = at & (q->cluster_size - 1) ||
+			       (at && (int64_t)at >= file_size(q->img->file));
+		if (!c->block_bad && qcow2_get_refblock(q, cluster, &c->block)) {
+			c->block_bad = true;
+			c->r->check_errors++;
+		}
+	}
+	*refs = c->block ? qcow2_refcount_at(c->block, q->h.refcount_order,
+					     cluster & (q->rb_entries - 1))
+			 : 0;
+	return !c->block_bad;
+}
+
+/* The copied flag of an entry must say whether the refcount is one. */
+static bool wrong_flag(struct checker *c, uint64_t entry, uint64_t *refs)
+{
+	uint64_t offset = entry & ENTRY_OFFSET;
+	return offset && !(offset & (c->q->cluster_size - 1)) &&
+	       stored_refcount(c, offset >> c->q->h.cluster_bits, refs) &&
+	       (*refs == 1) != !!(entry & ENTRY_COPIED);
 }
 
 static void statistics(struct checker *c, uint64_t offset)
@@ -172,24 +241,35 @@ static void count_l2_entry(struct checker *c, struct qcow2_entry e, uint32_t tim
 		statistics(c, offset);
 }
 
-/* What one L2 table leads to. `active`: it belongs to the disk itself. */
-static void walk_l2(struct checker *c, uint8_t *buf, const struct seen *s, bool active)
+/* What one L2 table leads to. `active`: it belongs to the disk itself. Flags that are right now need
+ * no second look, unless refcounts are going to be changed. */
+static void walk_l2(struct checker *c, uint8_t *buf, struct seen *s, bool active)
 {
 	struct qcow2 *q = c->q;
-	uint64_t hole;
+	uint64_t hole, refs;
+	bool flags_wrong = c->fix != 0;
 	count_times(c, s->offset, q->cluster_size, "L2 table", s->times);
 	if (s->offset >> q->h.cluster_bits >= c->clusters)
 		return;
 	if (file_in_hole(q->img->file, s->offset, q->cluster_size, &hole) &&
-	    hole >= q->cluster_size)
-		return; /* all zeroes */
+	    hole >= q->cluster_size) {
+		s->flags_done = true; /* all zeroes */
+		return;
+	}
 	if (file_pread(q->img->file, buf, q->cluster_size, s->offset)) {
 		complain("ERROR: the L2 table at 0x%" PRIx64 " cannot be read", s->offset);
 		c->r->check_errors++;
 		return;
 	}
-	for (uint32_t k = 0; k < q->l2_entries; k++)
-		count_l2_entry(c, qcow2_raw_entry(q, buf, k), s->times, active);
+	for (uint32_t k = 0; k < q->l2_entries; k++) {
+		struct qcow2_entry e = qcow2_raw_entry(q, buf, k);
+		if (!e.entry && !e.bitmap)
+			continue;
+		count_l2_entry(c, e, s->times, active);
+		if (active && !flags_wrong && !q->external && qcow2_has_host(q, e.entry))
+			flags_wrong = wrong_flag(c, e.entry, &refs);
+	}
+	s->flags_done = !flags_wrong;
 }
 
 /* Notes the L2 tables of an L1 table that `times` users have. The malloc'ed table (big-endian) goes
@@ -300,26 +380,15 @@ static void check_refblocks(struct checker *c)
 			c->rebuild = true;
 		} else {
 			count(c, offset, q->cluster_size, "refcount block");
-			if (c->refs[offset >> q->h.cluster_bits] != 1) {
-				complain("ERROR refcount block %" PRIu32 " refcount=%" PRIu32, i,
-					 c->refs[offset >> q->h.cluster_bits]);
+			uint64_t refs = found_refs(c, offset >> q->h.cluster_bits);
+			if (refs != 1) {
+				complain("ERROR refcount block %" PRIu32 " refcount=%" PRIu64, i,
+					 refs);
 				c->curable++;
 				c->rebuild = true;
 			}
 		}
 	}
-}
-
-/* The refcount in the file; a missing or unusable block counts as zeroes. */
-static uint64_t stored_refcount(struct checker *c, uint64_t cluster)
-{
-	uint64_t value = 0, i = cluster / c->q->rb_entries;
-	if (i < c->q->reftable_size && (c->q->reftable[i] & (c->q->cluster_size - 1) ||
-					c->q->reftable[i] >> c->q->h.cluster_bits >= c->clusters))
-		return 0;
-	if (qcow2_get_refcount(c->q, cluster, &value))
-		c->r->check_errors++;
-	return value;
 }
 
 static bool set_refcount(struct checker *c, uint64_t cluster, uint64_t to)
@@ -335,7 +404,8 @@ static void compare(struct checker *c)
 {
 	uint64_t highest = 0;
 	for (uint64_t i = 0; i < c->clusters; i++) {
-		uint64_t stored = stored_refcount(c, i), found = c->refs[i];
+		uint64_t stored, found = found_refs(c, i);
+		stored_refcount(c, i, &stored);
 		if (stored || found)
 			highest = i + 1;
 		if (stored == found)
@@ -377,14 +447,13 @@ static int write_anew(struct checker *c, unsigned order)
 	/* The old structures are not carried over. */
 	for (uint64_t i = 0; i < q->h.reftable_clusters; i++) {
 		uint64_t at = (q->h.reftable_offset >> q->h.cluster_bits) + i;
-		if (at < old && c->refs[at] && c->refs[at] != UINT32_MAX)
-			c->refs[at]--;
+		if (at < old)
+			drop_ref(c, at);
 	}
 	for (uint32_t i = 0; i < q->reftable_size; i++) {
 		uint64_t at = q->reftable[i] >> q->h.cluster_bits;
-		if (q->reftable[i] && !(q->reftable[i] & (q->cluster_size - 1)) && at < old &&
-		    c->refs[at] && c->refs[at] != UINT32_MAX)
-			c->refs[at]--;
+		if (q->reftable[i] && !(q->reftable[i] & (q->cluster_size - 1)) && at < old)
+			drop_ref(c, at);
 	}
 	do {
 		total = old + blocks + table;
@@ -400,7 +469,7 @@ static int write_anew(struct checker *c, unsigned order)
 		memset(block, 0, q->cluster_size);
 		for (uint64_t i = 0; i < rb_entries && b * rb_entries + i < total; i++) {
 			uint64_t cluster = b * rb_entries + i;
-			uint64_t refs = cluster < old ? c->refs[cluster] : 1;
+			uint64_t refs = cluster < old ? found_refs(c, cluster) : 1;
 			if (refs > max_refcount)
 				rc = -ERANGE;
 			qcow2_refcount_put(block, order, i, refs);
@@ -445,17 +514,16 @@ static int write_anew(struct checker *c, unsigned order)
 	q->free_hint = 0;
 	q->high_water = total << q->h.cluster_bits;
 	c->r->image_end_offset = q->high_water;
+	c->block_index = UINT64_MAX;
 	return qcow2_load_reftable(q, NULL);
 }
 
-/* The copied flag of an entry must say whether the refcount is one (after repairs). */
-static bool wrong_flag(struct checker *c, uint64_t entry, const char *kind, const char *where,
-		       uint64_t index)
+/* wrong_flag() of an entry (after repairs), with a sentence and, if wanted, a repair. */
+static bool repair_flag(struct checker *c, uint64_t entry, const char *kind, const char *where,
+			uint64_t index)
 {
-	uint64_t refs, offset = entry & ENTRY_OFFSET;
-	if (!offset || offset & (c->q->cluster_size - 1) ||
-	    qcow2_get_refcount(c->q, offset >> c->q->h.cluster_bits, &refs) ||
-	    (refs == 1) == !!(entry & ENTRY_COPIED))
+	uint64_t refs;
+	if (!wrong_flag(c, entry, &refs))
 		return false;
 	bool repair = c->fix & IMAGE_FIX_ERRORS;
 	complain("%s OFLAG_COPIED %s cluster: %s=%" PRIu64 " entry=%" PRIx64 " refcount=%" PRIu64,
@@ -476,7 +544,7 @@ static int check_flags(struct checker *c)
 		if (!offset || offset & (q->cluster_size - 1) ||
 		    offset >> q->h.cluster_bits >= c->clusters)
 			continue;
-		if (wrong_flag(c, q->l1[i], "L2", "l1_index", i)) {
+		if (repair_flag(c, q->l1[i], "L2", "l1_index", i)) {
 			uint8_t raw[8];
 			q->l1[i] ^= ENTRY_COPIED;
 			store_be64(raw, q->l1[i]);
@@ -497,7 +565,7 @@ static int check_flags(struct checker *c)
 		for (uint32_t k = 0; k < q->l2_entries && !q->external; k++) {
 			struct qcow2_entry e = qcow2_l2_entry(q, l2, k);
 			if (!qcow2_has_host(q, e.entry) ||
-			    !wrong_flag(c, e.entry, "data", "l2_entry", k))
+			    !repair_flag(c, e.entry, "data", "l2_entry", k))
 				continue;
 			e.entry ^= ENTRY_COPIED;
 			qcow2_set_l2_entry(q, l2, k, e);
@@ -515,7 +583,7 @@ static int examine(struct checker *c, struct error *err)
 		return error_errno(err, (int)-size, "cannot check '%s'", q->img->path);
 	/* The last cluster may be there in part or, while nothing was written to it, not at all. */
 	c->clusters = qcow2_clusters(q, (uint64_t)size) + 1;
-	if (c->clusters > SIZE_MAX / sizeof(*c->refs))
+	if (c->clusters > SIZE_MAX / sizeof(*c->many))
 		return error_set(err, EFBIG, "cannot check '%s': it is too large", q->img->path);
 	c->refs = calloc(c->clusters, sizeof(*c->refs));
 	if (!c->refs)
@@ -539,20 +607,21 @@ static int examine(struct checker *c, struct error *err)
 int qcow2_set_refcount_order(struct qcow2 *q, unsigned order, struct error *err)
 {
 	struct image_check r = {0};
-	struct checker c = {.q = q, .r = &r};
+	struct checker c = {.q = q, .r = &r, .block_index = UINT64_MAX};
 	int rc = examine(&c, err);
 	if (!rc && (r.corruptions || r.check_errors || c.curable))
 		rc = error_set(err, EIO, "'%s' is damaged; repair it first", q->img->path);
 	if (!rc)
 		rc = write_anew(&c, order);
 	free(c.refs);
+	free(c.many);
 	free(c.seen);
 	return rc;
 }
 
 int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *r, struct error *err)
 {
-	struct checker c = {.q = q, .r = r, .fix = fix};
+	struct checker c = {.q = q, .r = r, .fix = fix, .block_index = UINT64_MAX};
 	int rc = examine(&c, err);
 	if (rc)
 		goto out;
@@ -584,6 +653,7 @@ int qcow2_check_locked(struct qcow2 *q, int fix, struct image_check *r, struct e
 		error_errno(err, -rc, "cannot repair '%s'", q->img->path);
 out:
 	free(c.refs);
+	free(c.many);
 	free(c.seen);
 	return rc;
 }

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { PREALLOC_CACHE_BYTES = 2 << 20 };
+
 struct create_options {
 	uint64_t size;
 	unsigned version, cluster_bits, refcount_order;
@@ -217,6 +219,10 @@ int qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, int mode)
 	from = round_up(from, q->cluster_size);
 	pthread_rwlock_wrlock(&q->ops);
 	pthread_mutex_lock(&q->lock);
+	/* Tables that are filled are not needed again soon. */
+	unsigned max = q->l2_cache.max, few = PREALLOC_CACHE_BYTES >> q->h.cluster_bits;
+	if (max > few)
+		q->l2_cache.max = few ? few : 1;
 	for (uint64_t at = from; at < to && !rc;) {
 		uint64_t stop = round_down(at, table) + table;
 		if (stop > to)
@@ -226,6 +232,7 @@ int qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, int mode)
 	}
 	if (!rc)
 		rc = qcow2_settle(q);
+	q->l2_cache.max = max;
 	/* The file covers the last cluster too. */
 	if (!rc && file_size(q->img->file) < (int64_t)q->high_water)
 		rc = file_truncate(q->img->file, q->high_water);

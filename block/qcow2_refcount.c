@@ -95,6 +95,14 @@ int qcow2_get_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count)
 	return 0;
 }
 
+int qcow2_get_refblock(struct qcow2 *q, uint64_t cluster, const uint8_t **block)
+{
+	struct qcow2_table *table;
+	int rc = get_block(q, cluster, &table);
+	*block = !rc && table ? table->data : NULL;
+	return rc;
+}
+
 static void put(struct qcow2 *q, struct qcow2_table *block, uint64_t cluster, uint64_t value)
 {
 	uint64_t i = cluster % q->rb_entries;

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STEP = 2 << 20 };
+enum { STEP = 256 << 10 };
 /* Exit codes as documented for qemu-img compare. */
 enum { SAME = 0, DIFFERENT = 1, NOT_OPENED = 2, NO_STATUS = 3, NOT_READ = 4 };
 

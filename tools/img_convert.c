@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP = 2 << 20, MIN_GRAIN = 512, DEFAULT_SPARSE = 4096, MAX_THREADS = 16, SOURCES = 64 };
+enum { STEP = 256 << 10, MIN_GRAIN = 512, DEFAULT_SPARSE = 4096, MAX_THREADS = 16, SOURCES = 64 };
 
 struct convert {
 	struct image *from[SOURCES];
@@ -377,6 +377,13 @@ struct convert_args {
 	int threads;
 };
 
+/* A cluster is handled at once: unpacking one, and packing one, is a job for one thread. */
+static void fit_step(struct convert *c, const struct image_info *info)
+{
+	if (info->cluster_size > c->step)
+		c->step = info->cluster_size;
+}
+
 static int open_sources(struct convert *c, const struct convert_args *a, int count, char **names)
 {
 	unsigned flags = a->flags;
@@ -388,6 +395,11 @@ static int open_sources(struct convert *c, const struct convert_args *a, int cou
 		if (!img)
 			return -EINVAL;
 		c->from[c->sources] = img;
+		struct image_info info;
+		if (image_get_info(img, &info) >= 0) {
+			fit_step(c, &info);
+			image_info_free(&info);
+		}
 		c->size += round_up(image_size(img), 512);
 		c->start[c->sources + 1] = c->size;
 	}
@@ -484,6 +496,7 @@ static int open_target(struct convert *c, const struct convert_args *a, const ch
 		uint32_t unit = info.extended_l2 ? info.cluster_size / 32 : info.cluster_size;
 		if (unit > c->grain || c->compress)
 			c->grain = c->compress ? info.cluster_size : unit;
+		fit_step(c, &info);
 		c->ordered = info.cluster_size && !a->out_of_order && !c->compress;
 		if (c->compress && !info.cluster_size)
 			rc = error_set(err, ENOTSUP, "compression is not supported for format '%s'",

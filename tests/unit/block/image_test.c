@@ -42,8 +42,8 @@ static void bad_names_get_clear_sentences(void **state)
 	assert_non_null(strstr(err.text, "neither a regular file nor a block device"));
 	assert_null(open_as("r.img", "qcow", 0, &err));
 	assert_non_null(strstr(err.text, "did you mean 'qcow2'?"));
-	assert_null(open_as("nbd:x:1", "raw", 0, &err));
-	assert_non_null(strstr(err.text, "unknown block protocol 'nbd'"));
+	assert_null(open_as("sheepdog:x:1", "raw", 0, &err));
+	assert_non_null(strstr(err.text, "unknown block protocol 'sheepdog'"));
 	assert_null(open_as("r.img", "qcow2", 0, &err));
 	assert_non_null(strstr(err.text, "not a qcow2 image"));
 	struct image *img = open_as("file:r.img", "raw", 0, &err);
@@ -163,7 +163,7 @@ static void qemu_and_we_refuse_each_others_images(void **state)
 	FILE *io = popen("qemu-io -f qcow2 q.img >io.out", "w");
 	fputs("write -P 7 0 64k\nflush\n", io);
 	fflush(io);
-	for (int i = 0; i < 200 && shell("grep -q wrote io.out"); i++)
+	for (int i = 0; i < 3000 && shell("grep -q wrote io.out"); i++)
 		usleep(20000);
 	assert_null(open_as("q.img", "qcow2", IMAGE_WRITABLE, &err));
 	assert_non_null(strstr(err.text, "locked by 'qemu-io' (process "));
