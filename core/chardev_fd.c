@@ -90,8 +90,7 @@ static void fatal_signal(int sig)
 	raise(sig);
 }
 
-/* Signals that end the program by default; one that has another handler stays as it is. */
-static void catch_fatal_signals(void)
+void chardev_stdio_catch_signals(void)
 {
 	static const int signals[] = {SIGHUP,  SIGINT, SIGQUIT, SIGTERM, SIGABRT,
 				      SIGSEGV, SIGBUS, SIGILL,  SIGFPE};
@@ -154,7 +153,7 @@ struct chardev *chardev_open_stdio(struct loop *loop, const char *id, bool signa
 			registered = true;
 			atexit(restore_tty);
 		}
-		catch_fatal_signals();
+		chardev_stdio_catch_signals();
 		set_raw(signals);
 	}
 	int out = STDOUT_FILENO;

@@ -294,10 +294,14 @@ static bool settle(struct soft_cpu *c, siginfo_t *info, ucontext_t *u)
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
-	if (running && settle(running, info, context))
+	bool sent = info->si_code <= 0; /* by kill() and the like, not by an instruction */
+
+	if (!sent && running && settle(running, info, context))
 		return;
-	/* Not ours: as if there were no handler. The instruction faults again. */
+	/* Not ours: as if there were no handler. The instruction faults again, a signal that was sent comes again. */
 	sigaction(signal, &old_action, NULL);
+	if (sent)
+		raise(signal);
 }
 
 static void set_handler(void)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* minivm: reads the command line, builds the machine, runs it. */
+#include "core/chardev.h"
 #include "lib/log.h"
 #include "vmm/background.h"
 #include "vmm/machine.h"
@@ -18,6 +19,7 @@ static int run(struct options *o)
 	if (background_start(&background, o, &err) < 0)
 		goto fail;
 	machine_block_signals();
+	chardev_stdio_catch_signals(); /* before the translator, which takes faults */
 	struct machine *m = machine_new(o, &err);
 	if (!m)
 		goto fail;
