@@ -184,7 +184,7 @@ char *firmware_path_pci(char out[96], unsigned class, unsigned slot, const char 
 {
 	enum { CLASS_SCSI = 0x0100, CLASS_ETHERNET = 0x0200 };
 	/* SeaBIOS takes any name in front of the '@'; these are Open Firmware's. */
-	const char *name = class == CLASS_SCSI	     ? "scsi"
+	const char *name = class == CLASS_SCSI       ? "scsi"
 			   : class == CLASS_ETHERNET ? "ethernet"
 						     : "pci";
 

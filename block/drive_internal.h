@@ -23,7 +23,7 @@ struct drive {
 
 	/* The queue: drive_queue.c. */
 	struct loop_call call; /* completions and errors for the loop */
-	bool ring; /* raw files by io_uring */
+	bool ring;             /* raw files by io_uring */
 	enum drive_error_policy rerror, werror;
 	void (*failed)(void *opaque, struct drive *drive, const struct drive_error *error);
 	void *failed_opaque;

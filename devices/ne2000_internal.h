@@ -25,7 +25,7 @@ struct ne2000 {
 	uint16_t crda; /* where remote DMA is */
 	uint16_t left; /* bytes that remote DMA has yet to move */
 	uint16_t clda; /* where reception is */
-	bool unseen; /* a frame came since the host last read ISR or CURR */
+	bool unseen;   /* a frame came since the host last read ISR or CURR */
 	uint8_t par[NET_MAC_LEN];
 	uint8_t mar[8];
 	uint8_t fifo[NE2000_FIFO], fifo_pos; /* what loopback left there */

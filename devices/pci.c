@@ -295,7 +295,8 @@ int pci_add_capability(struct pci_device *dev, uint8_t id, unsigned size, struct
 	unsigned at = dev->capability_end ? 4u * dev->capability_end : FIRST_CAPABILITY;
 
 	if (!range_in(at, size, PCI_CONFIG_SIZE))
-		return error_set(err, ENOSPC, "no room is left for a capability of '%s'", dev->name);
+		return error_set(err, ENOSPC, "no room is left for a capability of '%s'",
+				 dev->name);
 	dev->capability_end = (uint8_t)(round_up(at + size, 4) / 4);
 	pci_config_define(dev, at, 1, id, 0);
 	pci_config_define(dev, at + 1, 1, dev->reset_config[PCI_CAPABILITIES], 0);

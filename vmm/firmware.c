@@ -87,9 +87,9 @@ static size_t boot_entries(struct machine *m, struct firmware_boot_entry entry[M
 		if (unit->bootindex < 0 || count == MAX_BOOT_ENTRIES)
 			continue;
 		entry[count].index = unit->bootindex;
-		entry[count].path = firmware_path_pci(
-			path[count], load_le16(unit->pci->config + PCI_CLASS), unit->pci->devfn >> 3,
-			unit->type->boot_child);
+		entry[count].path =
+			firmware_path_pci(path[count], load_le16(unit->pci->config + PCI_CLASS),
+					  unit->pci->devfn >> 3, unit->type->boot_child);
 		count++;
 	}
 	return count;

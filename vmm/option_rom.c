@@ -17,8 +17,7 @@ void option_rom_set_ids(uint8_t *rom, size_t len, uint16_t vendor, uint16_t devi
 	if (len < ROM_PCIR_POINTER + 2 || load_le16(rom) != ROM_SIGNATURE)
 		return;
 	size_t at = load_le16(rom + ROM_PCIR_POINTER);
-	if (!range_in(at, PCIR_LEN, len) || memcmp(rom + at, "PCIR", 4) != 0 ||
-	    at <= ROM_CHECKSUM)
+	if (!range_in(at, PCIR_LEN, len) || memcmp(rom + at, "PCIR", 4) != 0 || at <= ROM_CHECKSUM)
 		return;
 	uint8_t before = 0, after = 0;
 	for (size_t n = 0; n < PCIR_LEN; n++)

@@ -153,7 +153,7 @@ static int parse_slot(struct drive_option *d, struct error *err)
 	if (index >= units * buses || bus >= buses || unit >= units)
 		return error_set(
 			err, EINVAL, "%s %s: there is no such slot; %s", d->option, d->typed,
-			d->interface == IF_IDE	    ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
+			d->interface == IF_IDE ? "IDE has index 0 to 3 (bus 0 and 1, unit 0 and 1)"
 			: d->interface == IF_VIRTIO ? "virtio disks have index 0 to 31"
 						    : "there are floppy drives 0 and 1");
 	d->index = has_index ? (int)index : has_unit || has_bus ? (int)(bus * units + unit) : -1;

@@ -26,12 +26,8 @@ enum {
 };
 
 static const struct pci_device_type *const types[] = {
-	&ne2k_pci_type,
-	&virtio_blk_card,
-	&virtio_net_card,
-	&virtio_serial_card,
-	&virtio_rng_card,
-	NULL,
+	&ne2k_pci_type,      &virtio_blk_card, &virtio_net_card,
+	&virtio_serial_card, &virtio_rng_card, NULL,
 };
 
 /* What each of them takes besides its own properties. */
