@@ -15,7 +15,7 @@ import vm
 def refused(*args, says, env=None, accel=("-accel", "soft")):
     """Runs minivm and checks that it refuses with one line that holds every text of `says`."""
     p = subprocess.run([context.minivm(), "-display", "none", *accel, *map(str, args)], capture_output=True,
-                       text=True, timeout=20, stdin=subprocess.DEVNULL, env=env)
+                       text=True, timeout=context.limit(20), stdin=subprocess.DEVNULL, env=env)
     lines = p.stderr.strip().splitlines()
     assert p.returncode == 1, f"status {p.returncode}: {p.stderr}"
     assert len(lines) == 1, f"expected one line: {p.stderr}"
@@ -147,7 +147,7 @@ def test_image_in_use_is_refused_both_ways():
                     line = refused("-drive", drive, says="a." + format)
                     assert "lock" in line or "in use" in line, line
                     p = subprocess.run([qemu, "-display", "none", "-drive", drive], capture_output=True, text=True,
-                                       timeout=20)
+                                       timeout=context.limit(20))
                     assert p.returncode == 1 and "lock" in p.stderr, p.stderr
 
 
@@ -163,7 +163,7 @@ def test_no_permission_on_kvm_says_how_to_get_it():
         os.chmod(d, 0o755)
         program = f"{d}/minivm"
         subprocess.run(["cp", context.minivm(), program], check=True)
-        p = subprocess.run([program, "-display", "none", "-accel", "kvm"], capture_output=True, text=True, timeout=20,
+        p = subprocess.run([program, "-display", "none", "-accel", "kvm"], capture_output=True, text=True, timeout=context.limit(20),
                            user=65534, group=65534, extra_groups=[])
     assert p.returncode == 1 and "/dev/kvm" in p.stderr and "kvm" in p.stderr.split("/dev/kvm", 1)[1], p.stderr
 
@@ -175,7 +175,7 @@ def test_random_command_lines_end_in_one_line():
     for _ in range(60):
         args = [random.choice(words) for _ in range(random.randint(1, 4))]
         p = subprocess.run([context.minivm(), "-S", "-display", "none", "-accel", "soft", *args, "-hdd", "/nonexistent"],
-                           capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
+                           capture_output=True, text=True, timeout=context.limit(20), stdin=subprocess.DEVNULL)
         assert p.returncode == 1 and len(p.stderr.strip().splitlines()) >= 1, (args, p.returncode, p.stderr)
 
 

@@ -11,7 +11,7 @@ import context
 import guests
 import vm
 
-SOFT = ["-accel", "soft", "-m", "64"]
+SOFT = ["-accel", "soft", "-m", "64", "-nic", "none"]
 
 
 def test_seabios_reports_no_bootable_device():

@@ -10,7 +10,7 @@ import vm
 
 
 def machines():
-    yield context.minivm(), ["-accel", "soft"]
+    yield context.minivm(), ["-accel", "soft", "-nic", "none"]
     try:
         yield context.requires("qemu-system-i386"), ["-nic", "none"]
     except context.Skip:
@@ -70,7 +70,7 @@ def test_every_listed_command_is_there():
     with vm.Vm(context.minivm(), ["-accel", "soft", "-S"], serial=False) as m:
         for rubbish in (b"{]\n", b"[1,2]\n", b'"x"\n', b"{\"execute\": 5}\n", b"[" * 500 + b"\n"):
             m.qmp.sock.sendall(rubbish)
-            reply = m.qmp._message(time.monotonic() + 10)
+            reply = m.qmp._message(time.monotonic() + context.limit(10))
             assert "error" in reply, (rubbish, reply)
             while m.qmp.buffer:
                 m.qmp.buffer = m.qmp.buffer.split(b"\n", 1)[1] if b"\n" in m.qmp.buffer else b""
@@ -80,7 +80,7 @@ def test_every_listed_command_is_there():
     with vm.Vm(context.minivm(), ["-accel", "soft", "-S"], serial=False) as m:
         m.qmp.sock.sendall(json.dumps({"execute": "query-status"}).encode() * 3)
         for _ in range(3):
-            assert "return" in m.qmp._message(time.monotonic() + 10)
+            assert "return" in m.qmp._message(time.monotonic() + context.limit(10))
 
 
 def test_screendump_formats():
@@ -147,7 +147,7 @@ def test_nographic_keys_and_exit():
 
     def expect(text):
         nonlocal output
-        end = time.monotonic() + 30
+        end = time.monotonic() + context.limit(30)
         while text not in output:
             ready, _, _ = select.select([master], [], [], 0.5)
             if ready:
@@ -163,7 +163,7 @@ def test_nographic_keys_and_exit():
         os.write(master, b"\x01h")
         expect(b"Ctrl-A x")
         os.write(master, b"\x01x")
-        assert p.wait(30) == 0
+        assert p.wait(context.limit(30)) == 0
     finally:
         p.kill()
         p.wait()

@@ -90,7 +90,7 @@ class Screen:
                               env=self.env).stdout
 
     def wait(self, what, name, timeout=20):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + context.limit(timeout)
         while True:
             value = what()
             if value:
@@ -218,10 +218,10 @@ def test_window_is_the_default_where_there_is_a_screen():
             s.wait(lambda: s.x("search", "--name", "second"), "window without -display")
         finally:
             p.terminate()
-            assert p.wait(20) == 0
+            assert p.wait(context.limit(20)) == 0
     env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")}
     p = subprocess.run([context.minivm(), "-accel", "soft", "-display", "sdl"], capture_output=True, text=True,
-                       timeout=20, env=env, stdin=subprocess.DEVNULL)
+                       timeout=context.limit(20), env=env, stdin=subprocess.DEVNULL)
     assert p.returncode == 1 and len(p.stderr.strip().splitlines()) == 1, p
 
 
@@ -236,12 +236,15 @@ def test_mouse_and_wheel_reach_linux():
         device = out.split()[0]
         s.x("mousemove", "--window", s.window, 200, 200, "click", 1)
         s.wait(lambda: "grab" in s.title(), "grab after a click")
-        s.m.type_serial(f"timeout 60 dd if=/dev/input/{device} bs=16 count=12 2>/dev/null | od -An -v -td2; echo EV_END\n")
-        time.sleep(1)
-        for _ in range(20):
+        # The shell opens the device before it says so.
+        s.m.type_serial("{ echo LISTEN''ING; timeout 600 dd bs=16 count=12 2>/dev/null | od -An -v -td2; echo EV_END; } "
+                        f"</dev/input/{device}\n")
+        s.m.wait_serial("LISTENING")
+        end = time.monotonic() + context.limit(60)
+        while "EV_END" not in s.m.log[s.m.seen:] and time.monotonic() < end:
             s.x("mousemove_relative", 7, 3)
             s.x("click", 4)
-            time.sleep(0.1)
+            s.m.poll_serial(0.1)
         log = s.m.wait_serial(r"(?s)(.*?)EV_END", 60).group(1)
         # struct input_event on 32 bits: seconds, microseconds, type, code, value; type 2 is relative motion.
         words = [int(w) for w in re.findall(r"-?\d+", log)]

@@ -50,7 +50,12 @@ def cache():
 
 def patience():
     """By what to multiply the time that something may take: hosts are busy, sanitizers slow."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) * (6 if sanitized else 2)
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) * (8 if sanitized else 3)
+
+
+def limit(seconds):
+    """How long to wait at most for what takes far less than this on an idle host."""
+    return seconds * patience()
 
 
 def cost(seconds):

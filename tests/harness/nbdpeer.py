@@ -22,13 +22,9 @@ DATA, HOLE, BLOCK_STATUS, ERROR = 1, 2, 5, 0x8001
 EPERM, EINVAL, ENOSPC, ENOTSUP = 1, 22, 28, 95
 
 
-def limit(seconds):
-    return seconds * context.patience()
-
-
 def wait_for(condition, what, seconds=30):
     """Polls until condition() is true; what it returned."""
-    end = time.monotonic() + limit(seconds)
+    end = time.monotonic() + context.limit(seconds)
     while True:
         value = condition()
         if value:
@@ -53,7 +49,7 @@ class Folder:
 
     def sh(self, *commands):
         for c in commands:
-            p = subprocess.run(c, shell=True, cwd=self.path, capture_output=True, text=True, timeout=limit(120))
+            p = subprocess.run(c, shell=True, cwd=self.path, capture_output=True, text=True, timeout=context.limit(120))
             assert p.returncode == 0, f"{c}: {p.stdout}{p.stderr}"
         return p.stdout
 
@@ -84,7 +80,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(limit(60))
+            status = self.process.wait(context.limit(60))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -102,13 +98,13 @@ class Server:
 
     def ended(self):
         """Waits for the program to end by itself."""
-        return self.process.wait(limit(30))
+        return self.process.wait(context.limit(30))
 
 
 def connect(path):
     """A socket that is connected, though the listener may not be there yet."""
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(limit(60))
+    s.settimeout(context.limit(60))
 
     def attempt():
         try:

@@ -162,6 +162,13 @@ class Vm:
         self.log += data.decode("utf-8", "replace")
         return bool(data)
 
+    def poll_serial(self, seconds):
+        """Takes what COM1 sends within this time."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if not self._read_serial(left):
+                time.sleep(left)
+
     def wait_serial(self, pattern, timeout=120):
         """Waits until COM1 has sent text that matches; returns the match. Later waits look only behind it."""
         end = time.monotonic() + timeout * context.patience()

@@ -40,7 +40,7 @@ class Twins:
 
     def tool(self, ours, args):
         return subprocess.run([context.minivm_img() if ours else "qemu-img", *args.split()], capture_output=True,
-                              text=True, cwd=self.ours if ours else self.theirs, timeout=60)
+                              text=True, cwd=self.ours if ours else self.theirs, timeout=context.limit(60))
 
     def both(self, args, code=0, output=True, places=True):
         q, m = self.tool(False, args), self.tool(True, args)
@@ -161,13 +161,13 @@ def test_sparse_stays_sparse_and_a_tebibyte_takes_an_instant():
     with Twins() as t:
         t.setup("qemu-img create -q -f qcow2 big.qcow2 1T", "truncate -s 1T big.raw")
         for a in ("big.qcow2 -O raw out.raw", "big.raw -f raw -O qcow2 out.qcow2"):
-            p = subprocess.run([context.minivm_img(), "convert", *a.split()], cwd=t.ours, timeout=10,
+            p = subprocess.run([context.minivm_img(), "convert", *a.split()], cwd=t.ours, timeout=context.limit(10),
                                capture_output=True, text=True)
             assert p.returncode == 0, p.stderr
         for f in ("out.raw", "out.qcow2"):
             assert os.stat(os.path.join(t.ours, f)).st_blocks * 512 < 1 << 20
         assert subprocess.run([context.minivm_img(), "compare", "-q", "out.raw", "big.qcow2"], cwd=t.ours,
-                              timeout=10).returncode == 0
+                              timeout=context.limit(10)).returncode == 0
 
 
 def test_an_empty_tebibyte_takes_next_to_no_cpu_time():
@@ -280,7 +280,7 @@ def test_snapshots_with_a_machine_state_come_back():
             t.both("info --output=json v.qcow2")
         # the state that we left in place is one that a machine can be loaded from
         p = subprocess.run(f"printf 'loadvm one\\ninfo status\\nquit\\n' | {vm}", shell=True, cwd=t.ours, capture_output=True,
-                           text=True, timeout=60)
+                           text=True, timeout=context.limit(60))
         assert "Error" not in p.stdout and "Error" not in p.stderr, p.stdout + p.stderr
         t.both("snapshot -d one v.qcow2")
         t.both("snapshot -d two v.qcow2")

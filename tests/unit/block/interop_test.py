@@ -27,7 +27,7 @@ def scratch():
 def run(*argv, expect=0, cwd=None):
     if cwd is None:  # names of data files count from there
         cwd = next((os.path.dirname(str(a)) for a in argv if "/minivm-interop-" in str(a)), None)
-    p = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=60, cwd=cwd)
+    p = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=context.limit(60), cwd=cwd)
     if expect is not None and p.returncode != expect:
         raise AssertionError(f"{' '.join(map(str, argv))}: exit {p.returncode}\n{p.stdout}{p.stderr}")
     return p

@@ -12,7 +12,8 @@ import threading
 
 import context
 import nbdpeer
-from nbdpeer import Folder, Server, limit
+from context import limit
+from nbdpeer import Folder, Server
 
 MIB = 1 << 20
 

@@ -200,7 +200,7 @@ static void a_thread_that_locks_all_the_time_does_not_starve_the_loop(void **sta
 	pthread_join(t, NULL);
 	/* 200 turns take the lock 400 times; each is behind one hold of a few microseconds (and
 	 * perhaps a time slice of a busy host). */
-	assert_true(took < 10.0);
+	assert_true(took < 60.0);
 }
 
 static struct clock *clk;

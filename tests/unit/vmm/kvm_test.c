@@ -224,13 +224,13 @@ static void begin(struct rig *r, unsigned cpus)
 	loop_unlock(r->loop);
 }
 
-/* Runs the loop until the guest is done, or 5 seconds have passed. */
+/* Runs the loop until the guest is done, or a minute has passed. */
 static void wait_done(struct rig *r)
 {
 	bool over = false;
 
 	/* loop_run_once() may return early once loop_quit() was called: count the time. */
-	for (int i = 0; i < 500 && !over; i++) {
+	for (int i = 0; i < 6000 && !over; i++) {
 		loop_run_once(r->loop, 0);
 		usleep(10000);
 		loop_lock(r->loop);
@@ -412,7 +412,7 @@ static void queued_writes_arrive_before_the_monitor_reads(void **state)
 	load(r, CODE, code, sizeof(code));
 	begin(r, 1);
 	wait_done(r);
-	for (int i = 0; i < 500; i++) {
+	for (int i = 0; i < 6000; i++) {
 		if (__atomic_load_n(&r->ram->host[0x5000], __ATOMIC_ACQUIRE))
 			break;
 		usleep(10000);
