@@ -62,7 +62,7 @@ struct code_page {
 	uint8_t rewritten; /* translated blocks that were dropped: it takes longer to translate again */
 };
 
-enum { BLOCK_HASH = 1 << 15, PAGE_HASH = 1 << 12, WRITTEN_MAX = 64 };
+enum { BLOCK_HASH = 1 << 15, PAGE_HASH = 1 << 12, WRITTEN_MAX = 256, PAGE_FILTER = 1 << 16 };
 
 struct code_cache {
 	struct code_cache *next; /* all caches of the process */
@@ -76,6 +76,9 @@ struct code_cache {
 	struct code_block *block[BLOCK_HASH];
 	struct code_page *page[PAGE_HASH];
 
+	/* By host page number: set before code of the page is read, so that writes from outside to all
+	 * others need not be looked at. Pages share entries. */
+	uint8_t decoded[PAGE_FILTER];
 	/* RAM written from outside and not yet looked at. */
 	pthread_mutex_t lock;
 	struct {

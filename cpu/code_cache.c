@@ -10,7 +10,9 @@
  *    slow path, which calls code_written(). Blocks on the bytes written are dropped; the running
  *    one ends after the storing instruction.
  *  - from outside (DMA): soft_cpu_ram_written() queues the range and asks all CPUs to look before
- *    their next block.
+ *    their next block. Pages of which nothing was ever decoded are left out: the decoder marks a
+ *    page before it reads it, the writer asks after it has written, so one of the two sees the
+ *    other.
  *
  * All CPUs on one memory share a cache; they take turns on one thread, so only the queue needs a
  * lock. Blocks lie in an arena of fixed size; when it is full everything is dropped. Dropped blocks
@@ -58,6 +60,7 @@ void code_flush(struct code_cache *cc)
 	memset(cc->block, 0, sizeof(cc->block));
 	memset(cc->page, 0, sizeof(cc->page));
 	memset(cc->dropped, 0, sizeof(cc->dropped));
+	memset(cc->decoded, 0, sizeof(cc->decoded));
 	cc->used = 0;
 	for (struct soft_cpu *c = cc->cpus; c; c = c->code_peer)
 		c->last_block = NULL;
@@ -231,10 +234,39 @@ bool code_written(struct soft_cpu *c, const uint8_t *host, size_t len)
 
 /* ---- Writes from outside ---- */
 
+static uint8_t *decoded_mark(struct code_cache *cc, uintptr_t host)
+{
+	return &cc->decoded[host / GUEST_PAGE_SIZE % PAGE_FILTER];
+}
+
+/* Code of this page is going to be read. Returns whether that is new. */
+static bool mark_decoded(struct code_cache *cc, const uint8_t *host)
+{
+	uint8_t *mark = decoded_mark(cc, (uintptr_t)host);
+
+	if (__atomic_load_n(mark, __ATOMIC_RELAXED))
+		return false;
+	__atomic_store_n(mark, 1, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return true;
+}
+
+/* Whether code may have been read from the bytes before they were written. */
+static bool may_be_decoded(struct code_cache *cc, const uint8_t *host, size_t len)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (uintptr_t at = HOST_PAGE(host); at < (uintptr_t)host + len; at += GUEST_PAGE_SIZE)
+		if (__atomic_load_n(decoded_mark(cc, at), __ATOMIC_RELAXED))
+			return true;
+	return false;
+}
+
 void soft_cpu_ram_written(struct soft_cpu *c, const uint8_t *host, size_t len)
 {
 	struct code_cache *cc = c->code;
 
+	if (!may_be_decoded(cc, host, len))
+		return;
 	pthread_mutex_lock(&cc->lock);
 	unsigned n = cc->written_count;
 	if (n && cc->written[n - 1].host + cc->written[n - 1].len == host) {
@@ -296,8 +328,6 @@ static struct code_block *block_insert(struct code_cache *cc, const struct code_
 	size_t size = sizeof(*from) + from->count * sizeof(from->insn[0]);
 	struct code_block *b, **bucket = &cc->block[block_hash(from->host)];
 
-	if (!arena_has(cc, size + 2 * sizeof(struct code_page) + 64))
-		code_flush(cc);
 	b = cc->dropped[from->count];
 	if (b)
 		cc->dropped[from->count] = b->hash_next;
@@ -311,6 +341,16 @@ static struct code_block *block_insert(struct code_cache *cc, const struct code_
 	if (b->host2)
 		page_add_block(cc, b, 1, b->host2);
 	return b;
+}
+
+/* Room for any block and its pages. Before a block's bytes are read: a flush forgets which pages were. */
+static void make_room(struct code_cache *cc)
+{
+	enum { ROUNDING = 64 };
+
+	if (!arena_has(cc, sizeof(struct code_block) + BLOCK_MAX_INSNS * sizeof(struct insn) +
+				   2 * sizeof(struct code_page) + ROUNDING))
+		code_flush(cc);
 }
 
 /* Decodes a run of instructions at `host` into `b`; count stays 0 if not even the first is whole.
@@ -389,6 +429,8 @@ struct code_block *code_find_slow(struct soft_cpu *c)
 			return b;
 		block_drop(c->code, b);
 	}
+	make_room(c->code);
+	mark_decoded(c->code, host);
 	decode_run(c, draft, host, avail);
 	if (trace_on(TRACE_IN_ASM))
 		trace_block(c, draft);
@@ -400,6 +442,8 @@ struct code_block *code_find_slow(struct soft_cpu *c)
 	const uint8_t *host2 = second_page(c, linear);
 	if (!host2)
 		return single;
+	if (mark_decoded(c->code, host2))
+		single = decode_single(c);
 	draft->host2 = host2;
 	draft->key |= BLOCK_CROSSES;
 	draft->count = 1;

@@ -160,6 +160,35 @@ static void write_from_outside_drops_blocks(void **state)
 	assert_int_equal(soft_cpu_run(m->cpu, 1000), SOFT_HALTED);
 }
 
+static void write_from_outside_reaches_both_pages_of_an_instruction(void **state)
+{
+	struct machine *m = *state;
+	enum { PAGE = 4096 };
+	/* mov ebx, imm32 across the end of the page, add ecx, ebx, jmp back: run often. */
+	uint8_t *code = m->ram + AT_CODE + PAGE - 3;
+	memcpy(code, (const uint8_t[]){0xBB, 1, 0, 0, 0, 0x01, 0xD9, 0xEB, 0xF7}, 9);
+	m->s.eip = AT_CODE + PAGE - 3;
+	soft_cpu_set_state(m->cpu, &m->s);
+	assert_int_equal(soft_cpu_run(m->cpu, 3000), SOFT_BUDGET);
+	/* A flood of writes elsewhere does not hide one. */
+	for (unsigned n = 0; n < 2000; n++)
+		soft_cpu_ram_written(m->cpu, m->ram + AT_DATA + n % 64 * 2 * PAGE, 16);
+	assert_int_equal(soft_cpu_run(m->cpu, 3000), SOFT_BUDGET);
+	code[4] = 0x7F;
+	soft_cpu_ram_written(m->cpu, code + 4, 1);
+	code[7] = OPCODE_HLT;
+	soft_cpu_ram_written(m->cpu, code + 7, 1);
+	/* Wherever it is in the loop, it comes to the HLT within one round. */
+	assert_int_equal(soft_cpu_run(m->cpu, 1000), SOFT_HALTED);
+	soft_cpu_get_state(m->cpu, &m->s);
+	m->s.eip = AT_CODE + PAGE - 3;
+	m->s.activity = CPU_RUNNING;
+	soft_cpu_set_state(m->cpu, &m->s);
+	assert_int_equal(soft_cpu_run(m->cpu, 1000), SOFT_HALTED);
+	soft_cpu_get_state(m->cpu, &m->s);
+	assert_int_equal(m->s.gpr[R_EBX], 0x7F000001);
+}
+
 static void rep_stos_over_its_own_code(void **state)
 {
 	struct machine *m = *state;
@@ -570,6 +599,7 @@ int main(void)
 		T(code_and_data_on_one_page),
 		T(code_seen_through_another_mapping),
 		T(write_from_outside_drops_blocks),
+		T(write_from_outside_reaches_both_pages_of_an_instruction),
 		T(rep_stos_over_its_own_code),
 		T(single_step_traps_after_each_instruction),
 		T(single_step_stops_between_rep_iterations),
