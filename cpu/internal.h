@@ -233,7 +233,8 @@ struct soft_cpu {
 		struct jit_verify *verify; /* lock-step mode, or NULL */
 		bool rehearsing;           /* memory accesses are the journal's: jit_verify.c */
 		unsigned fill_count, fill_room;
-		uint64_t r12; /* R12 in translated code: JIT_SHIFT, or the base of the window */
+		bool fills_lost; /* the TLB has entries that are not noted */
+		uint64_t r12;    /* R12 in translated code: JIT_SHIFT, or the base of the window */
 		struct jit_window *window; /* NULL: there is none */
 		uint8_t fx[512] __attribute__((aligned(64)));
 	} jit;

@@ -95,6 +95,7 @@ struct jit_code {
 	const uint8_t *indirect; /* looks whether the page is still mapped so, then checked */
 	struct jit_link link[2];
 	struct jit_link *incoming;
+	uint8_t *prediction; /* writable address of the disp32 that compares with link 0's target */
 	struct jit_fault *faults; /* of code that goes through the window */
 	uint16_t fault_count;
 	uint8_t redirected; /* faults that the window could not settle */
@@ -305,6 +306,8 @@ void jit_block_dropped(struct code_cache *cc, struct code_block *b);
 void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct jit_code *to);
 /* The number of the CPU's mode; 0: cannot be translated for. */
 uint16_t jit_mode_now(struct soft_cpu *c);
+/* Makes `to` what the computed jump of `from` expects, if that has no prediction yet. */
+void jit_predict(struct jit_cache *jc, struct jit_code *from, struct jit_code *to);
 /* c->window[sreg] is new. */
 void jit_segment_changed(struct soft_cpu *c, unsigned sreg);
 /* Runs translated code at next_eip, and what follows, until something needs the run loop. Returns
@@ -349,7 +352,8 @@ void jit_tables_free(struct soft_cpu *c);
 /* A translation that the fast path of the interpreter may use too; `flags` of the TLB entry. */
 void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bool user,
 		     const struct tlb_entry *e);
-void jit_tables_clear(struct soft_cpu *c, bool global_too);
+/* Clears them, and the TLB's entries of the same pages. False if there may be more in the TLB. */
+bool jit_tables_clear(struct soft_cpu *c, bool global_too);
 /* Clears the page, or with `large` the 4 MiB around it as far as they are pieces of large pages. */
 void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large);
 /* A writable page with code: stores where `page` has none need no closer look. */

@@ -157,6 +157,15 @@ void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct ji
 	set_rel32(jc, l->patch, target);
 }
 
+void jit_predict(struct jit_cache *jc, struct jit_code *from, struct jit_code *to)
+{
+	if (from->link[0].target)
+		return;
+	jit_link(jc, from, 0, to);
+	if (from->link[0].target)
+		store_le32(from->prediction, -to->eip);
+}
+
 static void unlink_from(struct jit_link *l)
 {
 	struct jit_link **where = &l->target->incoming;
@@ -281,14 +290,12 @@ static void emit_entries(struct jit *j)
 	const uint8_t *leave = emit_exec(&j->cold);
 	jit_call_site(j, &j->cold, JIT_SITE_LEAVE, 0, code->eip, NULL);
 
+	uint8_t *out = j->hot.at;
+	emit_jmp(&j->hot, leave);
 	code->indirect = emit_exec(&j->hot);
 	emit_page_check(j, linear, b->host, remapped);
 	if (b->host2)
 		emit_page_check(j, linear + PAGE_OFFSET, b->host2, remapped);
-	uint8_t *over = emit_jmp_short(&j->hot);
-	uint8_t *out = j->hot.at;
-	emit_jmp(&j->hot, leave);
-	emit_here(&j->hot, over);
 	code->checked = emit_exec(&j->hot);
 	jit_shift(j, RCX, R11, RCX);
 	emit8(&j->hot, 0xE3); /* JRCXZ back */

@@ -55,13 +55,24 @@ void jit_exit_to(struct jit *j, unsigned link, uint32_t target)
 	jit_flush_pending(j, true);
 }
 
-/* Goes to the address in R8D. */
-static void exit_computed(struct jit *j)
+/*
+ * Goes to the address in R8D. `predict`: the first target is kept in the code, as link 0, because it
+ * is likely to be the only one (returns, calls through pointers).
+ */
+static void exit_computed(struct jit *j, bool predict)
 {
 	struct emitter *e = &j->hot;
 	const uint8_t *miss = emit_exec(&j->cold);
+	uint8_t *predicted = NULL;
 
 	jit_call_site(j, &j->cold, JIT_SITE_JUMP, 0, j->eip, NULL);
+	jit_flush_pending(j, false);
+	if (predict) {
+		/* ECX = R8D - target, with a displacement that takes 4 bytes until it is known. */
+		emit_lea32(e, RCX, R8, HOST_NONE, 0, INT32_MIN);
+		j->code->prediction = e->at - sizeof(int32_t);
+		predicted = emit_jrcxz(e);
+	}
 	emit_rr(e, OP_MOVZX16, R9, R8);
 	emit_rm(e, OP_LOAD | EMIT_W, RCX, R13, R9, 3, JIT_JUMP_TAG);
 	emit_lea64(e, RCX, RCX, R8, 0, j->code->mode);
@@ -69,6 +80,13 @@ static void exit_computed(struct jit *j)
 	emit_jmp(e, miss);
 	emit_here(e, hit);
 	emit_rm(e, 0xFF, 4, R13, R9, 3, JIT_JUMP_CODE);
+	if (predicted) {
+		emit_here(e, predicted);
+		emit8(e, 0xE9);
+		j->code->link[0].stub = miss;
+		j->code->link[0].patch = e->at;
+		emit_rel32(e, miss);
+	}
 	jit_flush_pending(j, true);
 }
 
@@ -216,7 +234,7 @@ static bool ret(struct jit *j, const struct insn *i)
 		return false;
 	jit_op(j, size == 2 ? OP_MOVZX16 : OP_LOAD, R8, stack_operand(j, 0, size, MEM_READ));
 	add_sp(j, (int)(size + i->imm));
-	exit_computed(j);
+	exit_computed(j, true);
 	return true;
 }
 
@@ -240,7 +258,7 @@ static bool transfer_rm(struct jit *j, const struct insn *i, bool call)
 		emit_rr(e, load, R8, jit_reg(i->rm));
 	else if (call)
 		emit_rm(e, OP_LOAD, R8, R14, HOST_NONE, 0, CPU(jit.scratch));
-	exit_computed(j);
+	exit_computed(j, call);
 	return true;
 }
 

@@ -85,6 +85,7 @@ void jit_interpret(struct jit *j)
 
 void jit_interpret_if_rcx_zero(struct jit *j)
 {
+	jit_flush_pending(j, false);
 	jrcxz_to(j, jit_interpreter_stub(j));
 }
 
@@ -228,6 +229,8 @@ int jit_translate(struct jit *j, unsigned seg, int reg, unsigned size, enum mem_
 		emit_rr(&j->hot, OP_MOV | EMIT_W, R12, RCX);
 		return reg;
 	}
+	/* Long instructions have several. */
+	jit_flush_pending(j, false);
 	if (!is_flat(j, seg)) {
 		apply_segment(j, seg, reg, type);
 		reg = R8;

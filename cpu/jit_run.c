@@ -217,9 +217,10 @@ static const uint8_t *follow_link(struct soft_cpu *c, const struct jit_site *s)
 	return start_at(c, to, 0, to->eip, to->entry);
 }
 
-static const uint8_t *follow_jump(struct soft_cpu *c)
+static const uint8_t *follow_jump(struct soft_cpu *c, const struct jit_site *s)
 {
-	struct jit_code *to;
+	struct jit_code *from = s->code, *to;
+	uint64_t flushes = c->code->jit->stats.flushes;
 
 	c->next_eip = c->jit.arg;
 	if (c->jit.count >= 0 || !may_go_on(c))
@@ -228,6 +229,8 @@ static const uint8_t *follow_jump(struct soft_cpu *c)
 	if (!to)
 		return NULL;
 	note_jump(c, to);
+	if (from->prediction && flushes == c->code->jit->stats.flushes)
+		jit_predict(c->code->jit, from, to);
 	flags_to_host(c);
 	return start_at(c, to, 0, to->eip, to->entry);
 }
@@ -246,7 +249,7 @@ const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *s)
 	switch (s->kind) {
 	case JIT_SITE_INTERPRET: return interpret(c, s);
 	case JIT_SITE_LINK: return follow_link(c, s);
-	case JIT_SITE_JUMP: return follow_jump(c);
+	case JIT_SITE_JUMP: return follow_jump(c, s);
 	case JIT_SITE_FPU:
 		if (jit_fpu_may_load(c)) {
 			c->jit.fpu_load = true;

@@ -73,21 +73,39 @@ void jit_tables_free(struct soft_cpu *c)
 	jit_window_free(c);
 }
 
-/* Drops notes of entries that are clear, and of two notes of one entry the second. */
+/* The TLB's slot of a noted page, or NULL if it holds another. */
+static struct tlb_entry *slot_of(struct soft_cpu *c, uint32_t fill)
+{
+	struct tlb *t = &c->tlbs[!!(fill & FILL_USER)];
+	struct tlb_entry *e;
+
+	switch (fill & FILL_TYPE) {
+	case MEM_READ: e = &t->read[tlb_index(fill)]; break;
+	case MEM_WRITE: e = &t->write[tlb_index(fill)]; break;
+	case MEM_EXEC: e = &t->exec[tlb_index(fill)]; break;
+	default: return NULL;
+	}
+	return (e->tag & ~(uint32_t)TLB_SLOW) == (fill & PAGE_ADDR) ? e : NULL;
+}
+
+/* Drops notes of which neither the tables nor the TLB have anything, and of two notes of one entry the
+ * second. */
 static void compact(struct soft_cpu *c)
 {
+	enum { SEEN = 1 }; /* no host address minus linear address */
 	uint64_t *saved = malloc(c->jit.fill_count * sizeof(*saved));
 	unsigned kept = 0;
 
 	if (!saved)
 		return;
 	for (unsigned n = 0; n < c->jit.fill_count; n++) {
-		uint64_t *entry = entry_of(c, c->jit.fills[n].word);
-		if (!*entry)
+		uint32_t fill = c->jit.fills[n].word;
+		uint64_t *entry = entry_of(c, fill);
+		if (*entry == SEEN || (!*entry && !slot_of(c, fill)))
 			continue;
 		saved[kept] = *entry;
-		*entry = 0;
-		c->jit.fills[kept++] = c->jit.fills[n];
+		*entry = SEEN;
+		c->jit.fills[kept++].word = fill;
 	}
 	for (unsigned n = 0; n < kept; n++)
 		*entry_of(c, c->jit.fills[n].word) = saved[n];
@@ -123,15 +141,14 @@ void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bo
 
 	if (!c->jit.tables[0])
 		return;
-	if (e->tag & TLB_SLOW) {
+	if (e->tag & TLB_SLOW && user)
+		jit_window_clear_page(c, linear);
+	if (!make_room(c)) {
+		c->jit.fills_lost = true;
 		*entry_of(c, fill) = 0;
-		if (user)
-			jit_window_clear_page(c, linear);
 		return;
 	}
-	if (!make_room(c))
-		return;
-	*entry_of(c, fill) = e->delta;
+	*entry_of(c, fill) = e->tag & TLB_SLOW ? 0 : e->delta;
 	c->jit.fills[c->jit.fill_count++].word = fill;
 }
 
@@ -161,21 +178,28 @@ void jit_tables_fill_code(struct soft_cpu *c, uint32_t linear, bool user, const 
 			  e->delta, page);
 }
 
-void jit_tables_clear(struct soft_cpu *c, bool global_too)
+bool jit_tables_clear(struct soft_cpu *c, bool global_too)
 {
+	bool complete = !c->jit.fills_lost;
 	unsigned kept = 0;
 
 	if (!c->jit.tables[0])
-		return;
+		return false;
 	jit_window_clear(c);
 	for (unsigned n = 0; n < c->jit.fill_count; n++) {
 		uint32_t fill = c->jit.fills[n].word;
-		if (!global_too && fill & FILL_GLOBAL)
+		if (!global_too && fill & FILL_GLOBAL) {
 			c->jit.fills[kept++].word = fill;
-		else
-			*entry_of(c, fill) = 0;
+			continue;
+		}
+		*entry_of(c, fill) = 0;
+		struct tlb_entry *e = slot_of(c, fill);
+		if (e && (global_too || !(e->flags & TLB_GLOBAL)))
+			e->tag = TLB_INVALID;
 	}
 	c->jit.fill_count = kept;
+	c->jit.fills_lost = false;
+	return complete;
 }
 
 void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large)

@@ -380,13 +380,14 @@ void tlb_flush_all(struct soft_cpu *c)
 
 void tlb_flush_non_global(struct soft_cpu *c)
 {
+	cpu_end_block(c);
+	if (jit_tables_clear(c, false))
+		return;
 	for (unsigned t = 0; t < 2; t++) {
 		struct tlb_entry *e = tlb_entries(&c->tlbs[t]);
 		for (unsigned n = 0; n < TLB_ENTRIES; n++)
 			e[n].tag = e[n].flags & TLB_GLOBAL ? e[n].tag : TLB_INVALID;
 	}
-	jit_tables_clear(c, false);
-	cpu_end_block(c);
 }
 
 /* INVLPG drops the whole large page that the address lies in, of which we hold pieces. */
