@@ -94,6 +94,12 @@ static void close_medium(struct drive *drive)
 	drive->file = NULL;
 }
 
+void drive_ending(struct drive *drive)
+{
+	if (drive->image)
+		image_ending(drive->image);
+}
+
 void drive_free(struct drive *drive)
 {
 	if (!drive)

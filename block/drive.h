@@ -96,6 +96,9 @@ void drive_free(struct drive *drive);
 
 /* Any thread, machine lock held or not. */
 void drive_submit(struct drive *drive, struct drive_request *req);
+/* The program is about to end: a server that says nothing must not keep it. For the drive's loop's
+ * thread, before drive_drain() and drive_free(). */
+void drive_ending(struct drive *drive);
 /* Waits until no request is in flight, those that a throttle delays included (they go at once);
  * completions run inside (lock held by the caller, the loop's thread or not). Requests held by
  * an error policy stay. */

@@ -193,6 +193,12 @@ const char *file_remote_name(const struct file_layer *f)
 	return f->protocol ? f->protocol->identity(f->remote) : NULL;
 }
 
+void file_ending(struct file_layer *f)
+{
+	if (f->protocol)
+		f->protocol->ending(f->remote);
+}
+
 void file_close(struct file_layer *f)
 {
 	if (!f)
@@ -585,9 +591,11 @@ int file_write_zeroes_fast(struct file_layer *f, uint64_t offset, uint64_t len, 
 		return 0;
 	if (!offset_ok(offset, len))
 		return -EINVAL;
-	if (f->protocol || f->device)
+	if (f->device && !f->protocol)
 		return -ENOTSUP;
 	int seen = observe(FILE_ZERO, offset, len, NULL, 0);
+	if (!seen && f->protocol)
+		return f->protocol->write_zeroes_fast(f->remote, offset, len, may_unmap);
 	return seen ? seen : allocate_zeroes(f, offset, len, may_unmap);
 }
 

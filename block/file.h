@@ -36,6 +36,8 @@ struct file_open_args {
 };
 
 struct file_layer *file_open(const struct file_open_args *args, struct error *err);
+/* The program is about to end: transfers fail where they would wait for a server that says nothing. */
+void file_ending(struct file_layer *f);
 void file_close(struct file_layer *f);
 /* Locks a file that was opened with IMAGE_NO_LOCK for its probing. */
 int file_lock_later(struct file_layer *f, const char *what, unsigned perms, unsigned unshared,
@@ -101,9 +103,13 @@ struct file_protocol {
 	int (*discard)(void *remote, uint64_t offset, uint64_t len);
 	/* -ENOTSUP: plain zeroes are to be written. */
 	int (*write_zeroes)(void *remote, uint64_t offset, uint64_t len, bool may_unmap);
+	/* The same, or -ENOTSUP at once where it would take as long as writing data. */
+	int (*write_zeroes_fast)(void *remote, uint64_t offset, uint64_t len, bool may_unmap);
 	uint64_t (*size)(void *remote);
 	unsigned (*status)(void *remote, uint64_t offset, uint64_t len, uint64_t *count);
 	const char *(*identity)(void *remote);
+	/* The program is about to end: a server that says nothing must not keep it. */
+	void (*ending)(void *remote);
 };
 /* Takes over `remote`. */
 struct file_layer *file_new_remote(const struct file_protocol *protocol, void *remote,

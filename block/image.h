@@ -35,6 +35,9 @@ enum image_flags {
 	IMAGE_DETECT_ZEROES = 1 << 10, /* detect-zeroes=on: writes of zeroes become write_zeroes */
 	IMAGE_DETECT_UNMAP = 1 << 11,  /* detect-zeroes=unmap: the same, giving the space back */
 	IMAGE_COPY_ON_READ = 1 << 12,  /* copy-on-read=on: what was read from below stays here */
+	/* Another process may write meanwhile, as this one does: a raw file's locks say so. The
+	 * formats have tables of their own in the file, and share nothing. */
+	IMAGE_SHARE_WRITE = 1 << 13,
 	IMAGE_FILTERS = IMAGE_DETECT_ZEROES | IMAGE_DETECT_UNMAP | IMAGE_COPY_ON_READ,
 };
 
@@ -215,6 +218,10 @@ struct image {
 struct image *image_open(const char *path, const char *format, unsigned flags, struct opts *opts,
 			 struct error *err);
 void image_close(struct image *img);
+
+/* The program is about to end: transfers of the image and its chain fail where they would wait for a
+ * server that says nothing. */
+void image_ending(struct image *img);
 
 /* Whole transfers; 0 or -errno. Reads past the end of the image are -EINVAL, as are writes. */
 int image_pread(struct image *img, void *buf, size_t len, uint64_t offset);

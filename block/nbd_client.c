@@ -14,6 +14,9 @@
  * it cares. Without reconnect_delay, or after it, requests fail with EIO, and later ones try to
  * connect at most once a second.
  *
+ * A program that ends waits for a server only while replies come (nbd_client_ending()): a thread of its
+ * own sees to that, since all others may be waiting for the server.
+ *
  * A server that breaks the protocol gets no second chance with the requests of that connection:
  * they fail. Nothing of what it sends is believed before it is checked, and a reply only ever fills
  * the buffer of its request, every byte once.
@@ -29,6 +32,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -40,6 +44,7 @@ enum {
 	LAST_PAUSE_MS = 1000,
 	MAX_REPLAYS = 16,  /* of one request: a server that dies of it must not live for ever */
 	MAX_PIECES = 4096, /* of a read that comes out of order */
+	LAST_WAIT_S = 5,   /* of a program that ends, for a server that says nothing */
 };
 
 struct extent {
@@ -93,6 +98,15 @@ struct nbd_client {
 	int64_t next_try; /* of RECONNECTING and DOWN, ms */
 	int64_t pause_ms;
 
+	/* The program's end. */
+	pthread_t watch;
+	pthread_cond_t watch_cond;
+	bool ending; /* watch runs */
+	bool closing;
+	bool given_up;              /* requests fail, nobody connects any more */
+	uint64_t replies;           /* that have come */
+	struct nbd_stream *attempt; /* one that is being set up in place of the lost one */
+
 	/* Taken before `lock`, never under it: who sends has it, and who replaces the stream. */
 	pthread_mutex_t send_lock;
 	struct nbd_stream *stream;
@@ -129,6 +143,7 @@ static void finish(struct nbd_client *c, struct request *req)
 {
 	pthread_mutex_lock(&c->lock);
 	req->done = true;
+	c->replies++;
 	if (req->waiting)
 		pthread_cond_signal(&req->cond);
 	pthread_mutex_unlock(&c->lock);
@@ -359,7 +374,15 @@ static int try_to_connect(struct nbd_client *c, int timeout_ms, struct nbd_strea
 	*stream = nbd_stream_connect(&c->config, timeout_ms, err);
 	if (!*stream)
 		return -(err->code ? err->code : EIO);
+	pthread_mutex_lock(&c->lock);
+	c->attempt = *stream;
+	if (c->given_up)
+		nbd_stream_shut(*stream);
+	pthread_mutex_unlock(&c->lock);
 	int rc = nbd_handshake(*stream, &c->config, c->creds, export, err);
+	pthread_mutex_lock(&c->lock);
+	c->attempt = NULL;
+	pthread_mutex_unlock(&c->lock);
 	if (rc < 0)
 		nbd_stream_free(*stream);
 	return rc;
@@ -372,7 +395,7 @@ static void connection_lost(struct nbd_client *c, int code)
 		return;
 	trace(TRACE_NBD, "%s: connection lost: %s", c->uri, strerror(-code));
 	nbd_stream_shut(c->stream);
-	c->state = c->config.reconnect_delay ? RECONNECTING : DOWN;
+	c->state = c->config.reconnect_delay && !c->given_up ? RECONNECTING : DOWN;
 	c->next_try = now_ms();
 	c->pause_ms = FIRST_PAUSE_MS;
 	c->deadline = c->next_try + (int64_t)c->config.reconnect_delay * 1000;
@@ -414,6 +437,10 @@ static void fail_all(struct nbd_client *c)
 static void reconnect(struct nbd_client *c)
 {
 	int64_t now = now_ms();
+	if (c->given_up) {
+		fail_all(c);
+		return;
+	}
 	if (c->state == RECONNECTING && now >= c->deadline) {
 		warn("%s: the server did not come back within %u seconds; requests fail", c->uri,
 		     c->config.reconnect_delay);
@@ -607,6 +634,47 @@ int nbd_client_status(struct nbd_client *c, uint64_t offset, uint32_t len, uint3
 	return rc;
 }
 
+/* ---- The program's end ---- */
+
+/* Gives up when no reply comes for a while although some are awaited. */
+static void *watch(void *arg)
+{
+	struct nbd_client *c = arg;
+	struct timespec until;
+	pthread_mutex_lock(&c->lock);
+	while (!c->closing && !c->given_up) {
+		uint64_t replies = c->replies;
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += LAST_WAIT_S;
+		int rc = 0;
+		while (!c->closing && rc != ETIMEDOUT)
+			rc = pthread_cond_timedwait(&c->watch_cond, &c->lock, &until);
+		if (c->closing || list_empty(&c->requests) || replies != c->replies)
+			continue;
+		warn("%s: the server does not answer; what it was asked for last is given up",
+		     c->uri);
+		c->given_up = true;
+		/* Who waits for it finds the connection closed, and fails all requests. */
+		if (c->state == CONNECTED)
+			nbd_stream_shut(c->stream);
+		if (c->attempt)
+			nbd_stream_shut(c->attempt);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+void nbd_client_ending(struct nbd_client *c)
+{
+	sigset_t all, old;
+	if (c->ending)
+		return;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	c->ending = pthread_create(&c->watch, NULL, watch, c) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 /* ---- Life ---- */
 
 const struct nbd_export *nbd_client_export(const struct nbd_client *c)
@@ -637,6 +705,11 @@ static struct nbd_client *client_new(struct nbd_config *config)
 	list_init(&c->requests);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->send_lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->watch_cond, &attr);
+	pthread_condattr_destroy(&attr);
 	return c;
 }
 
@@ -684,6 +757,13 @@ struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err)
 
 void nbd_client_close(struct nbd_client *c)
 {
+	if (c->ending) {
+		pthread_mutex_lock(&c->lock);
+		c->closing = true;
+		pthread_cond_signal(&c->watch_cond);
+		pthread_mutex_unlock(&c->lock);
+		pthread_join(c->watch, NULL);
+	}
 	if (c->stream && c->state == CONNECTED) {
 		uint8_t head[NBD_REQUEST_SIZE] = {0};
 		store_be32(head, NBD_REQUEST_MAGIC);
@@ -694,6 +774,7 @@ void nbd_client_close(struct nbd_client *c)
 	tls_creds_unref(c->creds);
 	pthread_mutex_destroy(&c->lock);
 	pthread_mutex_destroy(&c->send_lock);
+	pthread_cond_destroy(&c->watch_cond);
 	nbd_config_free(&c->config);
 	free(c->uri);
 	free(c);

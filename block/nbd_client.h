@@ -107,6 +107,9 @@ struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err)
  * when that breaks it connects to where `config` says. */
 struct nbd_client *nbd_client_attach(struct nbd_config *config, struct nbd_stream *s,
 				     struct error *err);
+/* The program is about to end: from now on requests fail when the server says nothing for some
+ * seconds, whatever reconnect_delay says. */
+void nbd_client_ending(struct nbd_client *c);
 /* Nothing may be in flight. */
 void nbd_client_close(struct nbd_client *c);
 const struct nbd_export *nbd_client_export(const struct nbd_client *c);

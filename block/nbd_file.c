@@ -253,6 +253,17 @@ static int nbd_file_write_zeroes(void *remote, uint64_t offset, uint64_t len, bo
 	return rc;
 }
 
+static int nbd_file_write_zeroes_fast(void *remote, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	struct nbd_file *f = remote;
+	const uint16_t needed = NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+	if ((f->export->flags & needed) != needed || !aligned(f, offset, len) ||
+	    !range_in(offset, len, f->export->size))
+		return -ENOTSUP;
+	return long_command(f, NBD_CMD_WRITE_ZEROES, offset, len,
+			    NBD_CMD_FLAG_FAST_ZERO | (may_unmap ? 0 : NBD_CMD_FLAG_NO_HOLE));
+}
+
 /* ---- Questions ---- */
 
 static uint64_t nbd_file_size(void *remote)
@@ -291,6 +302,12 @@ static const char *nbd_file_identity(void *remote)
 	return f->identity;
 }
 
+static void nbd_file_ending(void *remote)
+{
+	struct nbd_file *f = remote;
+	nbd_client_ending(f->client);
+}
+
 static const struct file_protocol protocol = {
 	.close = nbd_file_close,
 	.preadv = nbd_file_preadv,
@@ -298,9 +315,11 @@ static const struct file_protocol protocol = {
 	.flush = nbd_file_flush,
 	.discard = nbd_file_discard,
 	.write_zeroes = nbd_file_write_zeroes,
+	.write_zeroes_fast = nbd_file_write_zeroes_fast,
 	.size = nbd_file_size,
 	.status = nbd_file_status,
 	.identity = nbd_file_identity,
+	.ending = nbd_file_ending,
 };
 
 struct file_layer *nbd_file_open(const char *name, struct opts *opts, const char *prefix,

@@ -264,6 +264,8 @@ static int lock_node(struct file_layer *file, const struct node_args *a, bool re
 		perms |= PERM_WRITE | (resizes ? PERM_RESIZE : 0);
 	if (!writes || resizes)
 		unshared |= PERM_RESIZE;
+	if (a->flags & IMAGE_SHARE_WRITE && !resizes)
+		unshared &= ~(unsigned)PERM_WRITE;
 	if (a->flags & IMAGE_FORCE_SHARE)
 		unshared = 0;
 	char what[512];
@@ -368,6 +370,12 @@ struct image *image_open(const char *path, const char *format, unsigned flags, s
 		     target.name);
 	target_free(&target);
 	return img;
+}
+
+void image_ending(struct image *img)
+{
+	for (; img; img = img->backing)
+		file_ending(img->file);
 }
 
 void image_close(struct image *img)

@@ -173,6 +173,9 @@ static void end(struct machine *m, enum run_cause cause)
 	m->state = guest_caused(cause)       ? RUN_SHUTDOWN
 		   : m->state == RUN_RUNNING ? RUN_PAUSED
 					     : m->state;
+	for (unsigned n = 0; n < DRIVE_PLACES; n++)
+		if (drives_at(&m->drives, n))
+			drive_ending(drives_at(&m->drives, n));
 	drain_drives(m);
 	loop_quit(m->loop);
 }

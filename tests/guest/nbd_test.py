@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Disks on NBD servers: nbdkit, nbd-server and qemu-nbd serve, minivm-img and guests use them; TLS; servers that go and come."""
+import contextlib
 import json
 import os
 import pathlib
@@ -524,3 +525,45 @@ def test_without_reconnect_delay_requests_fail_until_the_server_is_back():
                 server.start()
                 failed = len(guest_log(folder))
                 wait_log(folder, m, lambda log: "." in log[failed:])
+
+
+def test_two_guests_share_one_read_only_export():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        boot = folder / "boot.raw"
+        boot.write_bytes(boot_sector(0x80, 64).ljust(4 * MIB, b"\0"))
+        before = boot.read_bytes()
+        path = folder / "shared"
+        with Server([context.minivm_nbd(), "--read-only", "--shared=2", "-t", "-f", "raw", "-k", path, boot], path) as server:
+            guests = []
+            with contextlib.ExitStack() as stack:
+                for n in (1, 2):
+                    (folder / str(n)).mkdir()
+                    guests.append(stack.enter_context(start_guest(folder / str(n), "-drive", f"file={uri(server)},format=raw,snapshot=on")))
+                for n, m in enumerate(guests, 1):
+                    wait_log(folder / str(n), m, lambda log: log.endswith("D"))
+                    assert guest_log(folder / str(n)).endswith("." * 64 + "D")
+                for m in guests:
+                    m.quit()
+            p = subprocess.run([context.minivm(), "-accel", "soft", "-display", "none", "-drive", f"file={uri(server)},format=raw,if=virtio"],
+                               capture_output=True, text=True, timeout=context.limit(60))
+            assert p.returncode == 1 and "read-only" in p.stderr and p.stderr.count("\n") == 1, p.stderr
+        assert boot.read_bytes() == before
+
+
+def test_a_server_that_hangs_or_is_gone_does_not_keep_the_machine_from_ending():
+    for gone in (False, True):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            floppy, data = folder / "floppy.img", folder / "data.raw"
+            floppy.write_bytes(boot_sector(0x80, 60000).ljust(1440 * 1024, b"\0"))
+            data.write_bytes(bytes(512 * MIB))
+            with nbdkit(folder, "file", data) as server:
+                with start_guest(folder, "-boot", "a", "-drive", f"file={floppy},if=floppy,format=raw", "-drive",
+                                 f"driver=nbd,path={server.path},reconnect-delay=100000") as m:
+                    wait_log(folder, m, lambda log: log.count(".") >= 3)
+                    if gone:
+                        server.kill()
+                    else:
+                        server.process.send_signal(signal.SIGSTOP)
+                    m.quit()
