@@ -312,7 +312,8 @@ static int qcow2_info(struct image *img, struct image_info *info)
 	info->backing_file = q->backing_file ? xstrdup(q->backing_file) : NULL;
 	info->backing_format =
 		q->backing_file && q->backing_format ? xstrdup(q->backing_format) : NULL;
-	if (q->backing_file)
+	/* Names of exports are no paths: nothing is relative to one. */
+	if (q->backing_file && (path_is_absolute(q->backing_file) || !file_remote_name(img->file)))
 		info->backing_path = path_combine(img->path, q->backing_file);
 	info->dirty = q->h.incompatible & INCOMPAT_DIRTY;
 	info->corrupt = q->h.incompatible & INCOMPAT_CORRUPT;

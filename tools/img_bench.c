@@ -205,13 +205,15 @@ static struct drive *open_drive(struct loop **loop, const char *file, const char
 		.id = "bench", .file = file, .format = format, .image_flags = flags};
 	if (strcmp(aio, "threads") == 0)
 		config.aio = DRIVE_AIO_THREADS;
-	else if (strcmp(aio, "io_uring") == 0)
-		config.aio = DRIVE_AIO_URING;
-	else if (strcmp(aio, "native") == 0)
-		error_set(err, ENOTSUP,
-			  "bench: native AIO is not built in; -i io_uring does the same and more");
+	else if (strcmp(aio, "io_uring") == 0 || strcmp(aio, "native") == 0)
+		config.aio = DRIVE_AIO_URING; /* the kernel's asynchronous transfers both */
 	else
-		error_set(err, EINVAL, "bench: -i is threads or io_uring, not '%s'", aio);
+		error_set(err, EINVAL, "bench: -i is threads, native or io_uring, not '%s'", aio);
+	if (strcmp(aio, "native") == 0 && !(flags & IMAGE_DIRECT))
+		error_set(
+			err, EINVAL,
+			"bench: aio=native was specified, but it requires cache.direct=on: add -t "
+			"none");
 	if (err->code)
 		return NULL;
 	*loop = loop_new(err);
@@ -278,6 +280,8 @@ int img_bench(int argc, char **argv)
 		return img_usage("bench: expecting one image file name");
 	if (!b.write && b.flush_interval)
 		return img_usage("bench: --flush-interval is only available in write tests");
+	if (b.flush_interval && b.flush_interval < depth)
+		return img_usage("bench: --flush-interval can't be smaller than the depth");
 	if (!img_cache_flags(cache, "writeback", &flags))
 		return 1;
 	if (aio && image_opts)

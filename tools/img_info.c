@@ -60,7 +60,9 @@ static void print_human(const char *name, const struct image_info *info)
 		puts("cleanly shut down: no");
 	if (info->backing_file) {
 		printf("backing file: %s", info->backing_file);
-		if (info->backing_path && strcmp(info->backing_path, info->backing_file) != 0)
+		if (!info->backing_path)
+			printf(" (cannot determine actual path)");
+		else if (strcmp(info->backing_path, info->backing_file) != 0)
 			printf(" (actual path: %s)", info->backing_path);
 		putchar('\n');
 		if (info->backing_format)
@@ -246,11 +248,20 @@ int img_info(int argc, char **argv)
 			image_close(img);
 			img = NULL;
 		}
-		if (!img || level > MAX_CHAIN) {
-			if (img)
+		bool lost = img && chain && info.backing_file && !info.backing_path;
+		if (!img || lost || level > MAX_CHAIN) {
+			if (lost)
+				error_set(&err, ENOTSUP,
+					  "cannot open '%s' (backing file of '%s'): a name "
+					  "relative to an NBD export leads nowhere; rebase -u the "
+					  "image onto the whole name",
+					  info.backing_file, name);
+			else if (img)
 				error_set(&err, ELOOP, "the backing chain of '%s' does not end",
 					  argv[optind]);
 			rc = img_fail(&err);
+			if (img)
+				image_info_free(&info);
 			image_close(img);
 			break;
 		}

@@ -117,7 +117,7 @@ static void help(void)
 	       "Connections:\n"
 	       "  -p, --port=PORT  TCP port to listen on (10809)\n"
 	       "  -b, --bind=ADDRESS  address to listen on (0.0.0.0)\n"
-	       "  -k, --socket=PATH  listens on a unix socket\n"
+	       "  -k, --socket=PATH  listens on a unix socket, whatever -b and -p say\n"
 	       "  -e, --shared=N  up to N clients at once (1); 0: any number\n"
 	       "  -t, --persistent  goes on when the last client has left\n"
 	       "  -x, --export-name=NAME  name of the export (the empty one)\n"
@@ -382,8 +382,6 @@ static int check_options(struct options *o, int argc, char **argv)
 		return usage("--image-opts and -f do not go together: say driver=");
 	if (o->tls_creds && o->device)
 		return usage("TLS does not go with -c");
-	if (o->address.path && (o->address.bind || o->address.port))
-		return usage("-k does not go with -b or -p");
 	if (nbd_activated()) {
 		if (o->device || o->disconnect || o->list)
 			return usage("socket activation does not go with -c, -d or --list");

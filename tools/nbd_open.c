@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The image that minivm-nbd serves: its name or options, a snapshot of it, a part of it. */
+#include "block/nbd_client.h"
 #include "lib/bytes.h"
 #include "lib/optstr.h"
 #include "lib/text.h"
@@ -19,6 +20,7 @@ static struct image *open_with_opts(struct nbd_source *s, uint64_t *offset, uint
 	struct image *img = NULL;
 	struct opts o;
 	bool read_only = false;
+	char *remote = NULL;
 	if (opts_parse(&o, s->name, NULL, err))
 		return NULL;
 	const char *driver = opts_get(&o, "driver"), *protocol = opts_get(&o, "file.driver");
@@ -28,9 +30,15 @@ static struct image *open_with_opts(struct nbd_source *s, uint64_t *offset, uint
 	if (driver && strcmp(driver, "file") == 0)
 		driver = "raw";
 	bool raw = driver && strcmp(driver, "raw") == 0;
-	if (!file)
+	int found = nbd_describe(file, &o, &remote, err);
+	if (found > 0)
+		file = remote;
+	if (found < 0)
+		img = NULL;
+	else if (!file)
 		error_set(err, EINVAL, "'%s' names no file; it needs file.filename=", s->name);
-	else if (protocol && strcmp(protocol, "file") != 0 && strcmp(protocol, "host_device") != 0)
+	else if (!found && protocol && strcmp(protocol, "file") != 0 &&
+		 strcmp(protocol, "host_device") != 0)
 		error_set(err, ENOTSUP, "block protocol '%s' is not supported in --image-opts",
 			  protocol);
 	else if (!opts_get_bool(&o, "read-only", &read_only, err) &&
@@ -44,6 +52,7 @@ static struct image *open_with_opts(struct nbd_source *s, uint64_t *offset, uint
 		img = NULL;
 	}
 	opts_free(&o);
+	free(remote);
 	return img;
 }
 

@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import time
 
 import context
 
@@ -495,3 +496,80 @@ def test_noise_is_stored_plainly_and_all_else_compressed():
         img("compare", "-f", "raw", "-F", "qcow2", "a.raw", "a.qcow2")
         check = json.loads(img("check", "--output=json", "a.qcow2").stdout)
         assert check["compressed-clusters"] == 4 and check["allocated-clusters"] == 5, check
+
+
+def test_encrypted_images_are_refused_by_name():
+    with Twins() as t:
+        secret = "--object secret,id=s,data=x"
+        t.setup(f"qemu-img create -q -f qcow2 {secret} -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 l.qcow2 1M",
+                f"qemu-img create -q -f luks {secret} -o key-secret=s,iter-time=10 l.img 1M",
+                "qemu-img create -q -f qcow2 plain.qcow2 1M")
+        for c in ("info l.qcow2", "check l.qcow2", "convert -O raw l.qcow2 o", "map l.qcow2", "compare l.qcow2 plain.qcow2",
+                  "create -f qcow2 -b l.qcow2 -F qcow2 ov.qcow2"):
+            p = t.tool(True, c)
+            assert p.returncode and "encrypted (LUKS)" in p.stderr and p.stderr.count("\n") == 1, (c, p.stderr)
+        p = t.tool(True, "info l.img")
+        assert p.returncode == 1 and "luks image" in p.stderr and p.stderr.count("\n") == 1, p.stderr
+        t.both("amend --force -o lazy_refcounts=on plain.qcow2")
+        t.both("info --output=json plain.qcow2")
+
+
+def test_bench_takes_the_options_of_qemu_img():
+    with Twins() as t:
+        t.setup("qemu-img create -q -f raw b.raw 1M")
+        t.both("bench -q -n -c 10 b.raw", 1, output=False)
+        text = t.tool(True, "bench -n -c 10 b.raw").stderr
+        assert "aio=native was specified, but it requires cache.direct=on" in text, text
+        t.both("bench -q -c 10 -w --flush-interval=3 b.raw", 1, output=False)
+        for o in ("", "-w", "-w -d 2 --flush-interval=3", "-w -d 3 --flush-interval=3 --no-drain", "-i threads", "-o 4k -s 8k -S 16k -d 3"):
+            t.both(f"bench -q -c 100 {o} b.raw", output=False)
+
+
+def test_names_are_not_relative_to_an_export():
+    """A backing file of an image on an NBD server that is named by a relative path."""
+    with Twins() as t:
+        t.setup(*OVERLAY, "qemu-img create -q -f qcow2 -o backing_file=$PWD/base.qcow2,backing_fmt=qcow2 whole.qcow2 1M")
+        for name in ("ov.qcow2", "whole.qcow2"):
+            path = os.path.join(t.ours, name + ".socket")
+            with Export(["-r", "-t", "-e", "0", "-f", "raw", "-k", path, os.path.join(t.ours, name)], path):
+                uri = f"nbd+unix:///?socket={path}"
+                # QEMU leaves out a slash of the address
+                q, m = ([x.replace(":///", "://") for x in t.tool(ours, "info " + uri).stdout.splitlines()] for ours in (False, True))
+                assert q == m, f"{q}\n--- ours:\n{m}"
+                t.both(f"info --backing-chain {uri}", 1 if name == "ov.qcow2" else 0, output=False)
+                t.both(f"convert -O raw {uri} out.raw", 1 if name == "ov.qcow2" else 0, output=False)
+                if name == "ov.qcow2":
+                    for c in ("info --backing-chain ", "convert -O raw "):
+                        text = t.tool(True, c + uri + (" o" if "-O" in c else "")).stderr
+                        assert "relative to an NBD export" in text and text.count("\n") == 1, text
+
+
+class Export:
+    """minivm-nbd with these options, until the end."""
+
+    def __init__(self, args, path):
+        self.command, self.path = [context.minivm_nbd(), *args], path
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command)
+        end = time.monotonic() + context.limit(30)
+        while not os.path.exists(self.path):
+            assert self.process.poll() is None and time.monotonic() < end, self.command
+            time.sleep(0.01)
+
+    def __exit__(self, *exc):
+        self.process.terminate()
+        self.process.wait()
+
+
+def test_an_export_is_served_again():
+    """--image-opts names an image on another server; -k comes before -b and -p."""
+    with Twins() as t:
+        t.setup(*BASE, "qemu-img convert -O raw base.qcow2 base.raw")
+        first, second = os.path.join(t.ours, "first"), os.path.join(t.ours, "second")
+        with Export(["-r", "-t", "-e", "0", "-f", "raw", "-k", first, "-b", "127.0.0.1", "-p", "1", os.path.join(t.ours, "base.qcow2")], first):
+            for options in (f"driver=qcow2,file.driver=nbd,file.path={first},read-only=on",
+                            f"driver=qcow2,file.driver=nbd,file.server.type=unix,file.server.path={first},read-only=on"):
+                with Export(["-t", "-k", second, "--image-opts", options], second):
+                    p = t.tool(True, f"compare base.raw nbd+unix:///?socket={second}")
+                    assert p.returncode == 0, p.stdout + p.stderr
