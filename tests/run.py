@@ -8,7 +8,8 @@ A name selects the tests whose name contains it. Each result is one line; the la
 "N passed, N failed, N skipped". A skipped test says why.
 
     unit/MODULE/PROGRAM: TEST   a test of a unit test program (cmocka, TAP output); those of the CPU also with
-                                the translator (jit) and with it in lock-step with the interpreter (verify)
+                                the translator (jit) and with it in lock-step with the interpreter (verify),
+                                that of the engine also without (interpreter)
     diff/SEED                   random instructions on interpreter, translator and the host's CPU (tests/diff)
     fuzz/TARGET                 a fixed sequence of hostile inputs, and those in tests/data/fuzz/TARGET
     guest/FILE: TEST            a function test_* of tests/guest/FILE.py
@@ -193,8 +194,11 @@ def collect(args, build):
         name = str(binary.relative_to(build))
         if (ROOT / "tests" / f"{name}.c").exists():  # else it was deleted since it was built
             jobs.append((name, 0, run_unit, (name, binary, build, args.timeout)))
-            if binary.parent.name == "cpu" and os.uname().machine == "x86_64":  # see tests/unit/cpu/engine.h
-                for cpu in ("jit", "verify"):
+            # See tests/unit/cpu/engine.h; the engine as a whole runs with the translator unless told otherwise.
+            again = ("jit", "verify") if binary.parent.name == "cpu" else \
+                ("interpreter",) if name == "unit/vmm/soft_test" else ()
+            if os.uname().machine == "x86_64":
+                for cpu in again:
                     jobs.append((f"{name} ({cpu})", 0, functools.partial(run_unit, MINIVM_TEST_CPU=cpu),
                                  (f"{name} ({cpu})", binary, build, args.timeout)))
 

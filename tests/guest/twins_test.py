@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Small guests of our own (twins/*.c) end in the same state on every engine: software CPU, KVM with the kernel's interrupt chips, KVM
-with ours, and QEMU as a third opinion.
+"""Small guests of our own (twins/*.c) end in the same state on every engine: software CPU with and without its translator, KVM with the
+kernel's interrupt chips, KVM with ours, and QEMU as a third opinion.
 
 A guest is a 64 KiB firmware image in real mode ("r"), real mode with 4 GiB data segments ("u") or flat unpaged protected mode ("p"). It
 writes a log of what it saw to the debug console; the logs, the registers of every CPU and the memory at the end must be equal.
@@ -72,6 +72,7 @@ def kvm_access():
 
 def machines():
     yield Machine("soft", context.minivm(), ["-accel", "soft"])
+    yield Machine("interpreter", context.minivm(), ["-accel", "soft,jit=off"])
     try:
         kvm_access()
         yield Machine("kvm", context.minivm(), ["-accel", "kvm"])
@@ -112,7 +113,7 @@ def parse_registers(text):
     return found
 
 
-def run(machine, image, args=(), timeout=15, cpus=1):
+def run(machine, image, args=(), timeout=None, cpus=1):
     """Runs a guest to its END and returns the Outcome."""
     with tempfile.TemporaryDirectory(prefix="minivm-twins-") as d:
         bios, log = os.path.join(d, "bios.bin"), os.path.join(d, "log")
@@ -120,7 +121,7 @@ def run(machine, image, args=(), timeout=15, cpus=1):
         command = [*machine.args, "-bios", bios, "-m", "16", "-vga", "none", "-nodefaults", "-smp", cpus, "-chardev",
                    f"file,id=log,path={log}", "-device", "isa-debugcon,iobase=0x402,chardev=log", "-no-reboot", *args]
         with vm.Vm(machine.program, command, serial=False) as m:
-            end = time.monotonic() + timeout
+            end = time.monotonic() + (timeout or context.limit(15))
             while True:
                 text = pathlib.Path(log).read_text(errors="replace") if os.path.exists(log) else ""
                 if re.search(r"(?m)^END$", text):
@@ -163,7 +164,7 @@ _facts = {}
 
 def lacking(machine):
     """Mask of facts that this machine lacks. For KVM measured, each in a machine of its own that may end as it likes."""
-    if machine.name == "soft":
+    if machine.name in ("soft", "interpreter"):
         return 0
     if machine.name == "qemu":
         return sum(1 << n for n, (_, what) in enumerate(FACTS) if what in ("segment limits", "checks of control registers",

@@ -46,7 +46,10 @@ class Qmp:
             ready, _, _ = select.select([self.sock], [], [], max(0, end - time.monotonic()))
             if not ready:
                 raise Timeout("no QMP message")
-            data = self.sock.recv(65536)
+            try:
+                data = self.sock.recv(65536)
+            except ConnectionResetError:  # it ended with something of ours unread
+                data = b""
             if not data:
                 raise EOFError("QMP connection closed")
             self.buffer += data
@@ -55,7 +58,10 @@ class Qmp:
 
     def raw(self, message, timeout=60):
         """Sends a whole message and returns the whole reply."""
-        self.sock.sendall(json.dumps(message).encode() + b"\n")
+        try:
+            self.sock.sendall(json.dumps(message).encode() + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            raise EOFError("QMP connection closed") from None
         end = time.monotonic() + timeout * context.patience()
         while True:
             reply = self._message(end)
