@@ -506,6 +506,7 @@ static const struct net_port_ops port_ops = {
 	.receive = receive,
 	.resume = resume,
 	.link_changed = link_changed,
+	.rx_filter = virtio_net_rx_filter,
 };
 
 static uint64_t offered(const struct virtio_net *n)

@@ -83,6 +83,31 @@ bool virtio_net_wants(const struct virtio_net *n, const uint8_t *start, size_t l
 		in_table(n->unicast, n->unicasts, start));
 }
 
+void virtio_net_rx_filter(void *opaque, struct net_rx_filter *out)
+{
+	const struct virtio_net *n = opaque;
+
+	*out = (struct net_rx_filter){
+		.promiscuous = n->promisc,
+		.broadcast_allowed = !n->nobcast,
+		.unicast = n->nouni    ? NET_RX_NONE
+			   : n->alluni ? NET_RX_ALL
+				       : NET_RX_NORMAL,
+		.multicast = n->nomulti    ? NET_RX_NONE
+			     : n->allmulti ? NET_RX_ALL
+					   : NET_RX_NORMAL,
+		.vlan = virtio_has(&n->virtio, VIRTIO_NET_F_CTRL_VLAN) ? NET_RX_NORMAL : NET_RX_ALL,
+		.unicast_overflow = n->unicast_overflow,
+		.multicast_overflow = n->multicast_overflow,
+		.mac = n->mac,
+		.unicast_table = n->unicast,
+		.multicast_table = n->multicast,
+		.unicasts = n->unicasts,
+		.multicasts = n->multicasts,
+		.vlans = n->vlan,
+	};
+}
+
 /* ---- commands ---- */
 
 static bool read_exactly(struct virtio_chain *c, void *buf, size_t len)

@@ -47,6 +47,8 @@ size_t virtio_net_header_size(const struct virtio_net *n);
 void virtio_net_serve_ctrl(struct virtio_net *n, struct virtqueue *q);
 /* Whether a frame that begins with these `len` bytes is for this card. */
 bool virtio_net_wants(const struct virtio_net *n, const uint8_t *start, size_t len);
+/* net_port_ops.rx_filter */
+void virtio_net_rx_filter(void *opaque, struct net_rx_filter *out);
 /* Filters as after a reset. */
 void virtio_net_reset_filters(struct virtio_net *n);
 

@@ -59,6 +59,18 @@ enum net_offload {
 	NET_OFFLOAD_UFO = 1 << 4,
 };
 
+/* What a card receives (query-rx-filter). */
+enum net_rx_state { NET_RX_NONE, NET_RX_NORMAL, NET_RX_ALL };
+struct net_rx_filter {
+	bool promiscuous, broadcast_allowed;
+	enum net_rx_state unicast, multicast, vlan;
+	bool unicast_overflow, multicast_overflow;
+	const uint8_t *mac;                                       /* NET_MAC_LEN bytes */
+	const uint8_t (*unicast_table)[6], (*multicast_table)[6]; /* valid during the call */
+	unsigned unicasts, multicasts;
+	const uint64_t *vlans; /* 4096 bits */
+};
+
 enum net_kind { NET_NIC, NET_BACKEND, NET_HUBPORT };
 
 /* One end's side. NULL members: nothing happens (receive: the frame is lost). */
@@ -82,6 +94,8 @@ struct net_port_ops {
 	int (*take_fd)(void *opaque, unsigned queue);
 	void (*give_fd)(void *opaque, unsigned queue);
 
+	/* Cards that have filters: fills all of it. */
+	void (*rx_filter)(void *opaque, struct net_rx_filter *out);
 	/* For `info network`: "type=user,net=..."; a line without newline. */
 	void (*describe)(void *opaque, struct strbuf *out);
 	/* Backends: called by net_port_free(). */

@@ -28,6 +28,7 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { MS = 1000000 };
 
@@ -107,6 +108,16 @@ static int get_ready(int index, void *opaque)
 	return ready;
 }
 
+/* libslirp's listening sockets have room for one connection that was not accepted yet; more that come
+ * at once would be reset by the kernel. */
+static void widen_backlog(int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening)
+		listen(fd, SOMAXCONN);
+}
+
 static void watch(struct user_fd *f)
 {
 	unsigned events = 0;
@@ -120,6 +131,7 @@ static void watch(struct user_fd *f)
 	} else if (f->watch) {
 		loop_fd_set_events(f->watch, events);
 	} else {
+		widen_backlog(f->fd);
 		f->watch = loop_fd_new(net_loop(f->user->net), f->fd, events, fd_ready, f, NULL);
 	}
 }

@@ -25,6 +25,7 @@
 #include "vmm/drive_options.h"
 #include "vmm/machine.h"
 #include "vmm/monitor.h"
+#include "vmm/nics.h"
 #include "vmm/query.h"
 #include <errno.h>
 #include <json-c/json.h>
@@ -329,6 +330,18 @@ static struct json_object *do_query_chardev(struct qmp *q, struct json_object *a
 	return query_chardev(q->m);
 }
 
+static struct json_object *do_query_rx_filter(struct qmp *q, struct json_object *args,
+					      struct error *err)
+{
+	return query_rx_filter(q->m, string_argument(args, "name"), err);
+}
+
+static struct json_object *do_set_link(struct qmp *q, struct json_object *args, struct error *err)
+{
+	nics_set_link(q->m, string_argument(args, "name"), bool_argument(args, "up"), err);
+	return NULL;
+}
+
 static struct json_object *do_query_cpus(struct qmp *q, struct json_object *args, struct error *err)
 {
 	return query_cpus(q->m);
@@ -563,6 +576,10 @@ static const struct qmp_command commands[] = {
 	{"query-block", do_query_block, {{0}}},
 	{"query-chardev", do_query_chardev, {{0}}},
 	{"query-cpus-fast", do_query_cpus, {{0}}},
+	{"query-rx-filter", do_query_rx_filter, {{"name", json_type_string, true}}},
+	{"set_link",
+	 do_set_link,
+	 {{"name", json_type_string, false}, {"up", json_type_boolean, false}}},
 	{"stop", do_stop, {{0}}},
 	{"cont", do_cont, {{0}}},
 	{"system_reset", do_reset, {{0}}},

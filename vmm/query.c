@@ -2,9 +2,11 @@
 #include "vmm/query.h"
 #include "core/chardev.h"
 #include "lib/strbuf.h"
+#include "net/net.h"
 #include "vmm/backends.h"
 #include "vmm/drive_options.h"
 #include "vmm/machine.h"
+#include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
@@ -171,6 +173,79 @@ struct json_object *query_chardev(struct machine *m)
 		add_string(o, "filename", chardev_describe(entry->chr));
 		json_object_array_add(list, o);
 	}
+	return list;
+}
+
+/* ---- Receive filters ---- */
+
+static const char *rx_state(enum net_rx_state state)
+{
+	return state == NET_RX_NONE ? "none" : state == NET_RX_ALL ? "all" : "normal";
+}
+
+static struct json_object *mac_text(const uint8_t *mac)
+{
+	char text[3 * NET_MAC_LEN];
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+		 mac[3], mac[4], mac[5]);
+	return json_object_new_string(text);
+}
+
+static void add_macs(struct json_object *o, const char *key, const uint8_t (*table)[NET_MAC_LEN],
+		     unsigned count)
+{
+	struct json_object *list = json_object_new_array();
+	for (unsigned n = 0; n < count; n++)
+		json_object_array_add(list, mac_text(table[n]));
+	json_object_object_add(o, key, list);
+}
+
+static struct json_object *one_rx_filter(struct net_port *port)
+{
+	enum { VLANS = 4096 };
+	struct net_rx_filter f;
+	struct json_object *o = json_object_new_object(), *vlans = json_object_new_array();
+	net_port_ops(port)->rx_filter(net_port_opaque(port), &f);
+	add_string(o, "name", net_port_id(port));
+	add_bool(o, "promiscuous", f.promiscuous);
+	add_string(o, "multicast", rx_state(f.multicast));
+	add_string(o, "unicast", rx_state(f.unicast));
+	add_string(o, "vlan", rx_state(f.vlan));
+	add_bool(o, "broadcast-allowed", f.broadcast_allowed);
+	add_bool(o, "multicast-overflow", f.multicast_overflow);
+	add_bool(o, "unicast-overflow", f.unicast_overflow);
+	json_object_object_add(o, "main-mac", mac_text(f.mac));
+	add_macs(o, "unicast-table", f.unicast_table, f.unicasts);
+	add_macs(o, "multicast-table", f.multicast_table, f.multicasts);
+	for (unsigned n = 0; f.vlan == NET_RX_NORMAL && n < VLANS; n++)
+		if (f.vlans[n / 64] >> n % 64 & 1)
+			json_object_array_add(vlans, json_object_new_int((int)n));
+	json_object_object_add(o, "vlan-table", vlans);
+	return o;
+}
+
+static void add_rx_filter(void *opaque, struct net_port *port)
+{
+	if (net_port_ops(port)->rx_filter)
+		json_object_array_add(opaque, one_rx_filter(port));
+}
+
+struct json_object *query_rx_filter(struct machine *m, const char *name, struct error *err)
+{
+	struct net_port *port = name ? net_find(m->net, name) : NULL;
+	if (name && (!port || net_port_kind(port) != NET_NIC)) {
+		error_set(err, ENODEV, "there is no network card '%s'", name);
+		return NULL;
+	}
+	if (name && !net_port_ops(port)->rx_filter) {
+		error_set(err, ENOTSUP, "net client(%s) doesn't support rx-filter querying", name);
+		return NULL;
+	}
+	struct json_object *list = json_object_new_array();
+	if (port)
+		add_rx_filter(list, port);
+	else
+		net_for_each(m->net, add_rx_filter, list);
 	return list;
 }
 

@@ -4,6 +4,7 @@
 #define VMM_QUERY_H
 
 struct json_object;
+struct error;
 struct machine;
 
 struct json_object *query_version(void);
@@ -15,6 +16,8 @@ struct json_object *query_kvm(struct machine *m);
 struct json_object *query_jit(struct machine *m);
 struct json_object *query_block(struct machine *m);
 struct json_object *query_chardev(struct machine *m);
+/* The receive filters of all cards, or of the one with this id; NULL with an error. */
+struct json_object *query_rx_filter(struct machine *m, const char *name, struct error *err);
 struct json_object *query_cpus(struct machine *m);
 
 #endif

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import re
+import selectors
 import shutil
 import socket
 import struct
@@ -16,6 +17,7 @@ import threading
 import time
 
 import context
+import debs
 import guests
 import vm
 from context import cost
@@ -36,17 +38,34 @@ DATA = random.Random(5).randbytes(600_001)
 SUM = hashlib.md5(DATA).hexdigest()
 
 
-def initramfs():
+def initramfs(files=None):
     # The ISA card's driver has to be told where its card is, so it is loaded by hand.
-    init = guests.SHELL.replace("echo GUEST-READY", "rmmod ne 2>/dev/null; chmod 755 /bin/dhcp; echo GUEST-READY")
-    return guests.initramfs(init, MODULES, {"bin/dhcp": DHCP.encode()})
+    init = guests.SHELL.replace("echo GUEST-READY", "rmmod ne 2>/dev/null; chmod 755 /bin/dhcp; "
+                                "mkdir -p /dev/pts; mount -t devpts none /dev/pts; echo GUEST-READY")
+    return guests.initramfs(init, MODULES, {"bin/dhcp": DHCP.encode(), **(files or {})})
 
 
-def boot(args, prefix=()):
+def boot(args, prefix=(), files=None):
     kernel, _ = guests.kernel()
     program = [*prefix, context.minivm()]
-    return vm.Vm(program[0], [*program[1:], "-accel", "soft", "-m", "128", "-kernel", kernel, "-initrd", initramfs(),
-                              "-append", "console=ttyS0 quiet panic=-1 cryptomgr.notests", *args])
+    return vm.Vm(program[0], [*program[1:], "-accel", "soft", "-m", "128", "-kernel", kernel, "-initrd",
+                              initramfs(files), "-append", "console=ttyS0 quiet panic=-1 cryptomgr.notests", *args])
+
+
+def netload():
+    """The program that opens many connections, for the guest."""
+    compiler = context.requires("gcc")
+    source = context.ROOT / "tests" / "guest" / "programs" / "netload.c"
+    flags = ["-m32", "-O1", "-static", "-no-pie", "-fno-pie"]
+    digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:16]
+    path = context.cache() / f"netload-{digest}"
+    if not path.exists():
+        part = f"{path}.{os.getpid()}.part"
+        built = subprocess.run([compiler, *flags, "-o", part, str(source)], capture_output=True, text=True)
+        if built.returncode:
+            raise context.Skip(f"{compiler} -m32 -static does not work (package gcc-multilib): {built.stderr}")
+        os.rename(part, path)
+    return path.read_bytes()
 
 
 def run(m, command, timeout=180):
@@ -188,6 +207,112 @@ def test_user_network_on_the_ne2000_cards():
         assert len(seen) > 100 and any(f[6:12] == bytes.fromhex(pci.replace(":", "")) for f in seen)
 
 
+def echo_server(server):
+    """Sends back what comes, over as many connections at once as there are."""
+    with contextlib.suppress(OSError), selectors.DefaultSelector() as ready:
+        ready.register(server, selectors.EVENT_READ)
+        while True:
+            for key, _ in ready.select():
+                if key.fileobj is server:
+                    connection, _ = server.accept()
+                    ready.register(connection, selectors.EVENT_READ)
+                    continue
+                data = b""
+                with contextlib.suppress(OSError):
+                    data = key.fileobj.recv(65536)
+                    key.fileobj.sendall(data)
+                if not data:
+                    ready.unregister(key.fileobj)
+                    key.fileobj.close()
+
+
+def ssh_server(folder):
+    """Files of a dropbear that lets the owner of `folder`'s key in."""
+    for program in ("ssh", "ssh-keygen"):
+        context.requires(program)
+    root = debs.unpack("dropbear-bin", "libc6", "libcrypt1", "libtomcrypt1", "libtommath1", "zlib1g", "libgmp10")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/key"], check=True)
+    files = {"bin/dropbear": (root / "usr/sbin/dropbear").read_bytes(),
+             "bin/dropbearkey": (root / "usr/bin/dropbearkey").read_bytes(),
+             "etc/passwd": b"root::0:0:root:/root:/bin/sh\n", "etc/shells": b"/bin/sh\n",
+             "etc/group": b"root:x:0:\n",
+             "root/.ssh/authorized_keys": pathlib.Path(f"{folder}/key.pub").read_bytes()}
+    for name in ("libc.so.6", "ld-linux.so.2", "libcrypt.so.1", "libtomcrypt.so.1", "libtommath.so.1", "libz.so.1",
+                 "libgmp.so.10"):
+        found = [path for path in root.rglob(name) if path.exists()]
+        files[f"lib/{name}"] = found[0].read_bytes()
+    return files
+
+
+def ssh(folder, port, command):
+    return subprocess.run(["ssh", "-F", "none", "-i", f"{folder}/key", "-p", str(port), "-o", "StrictHostKeyChecking=no",
+                           "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+                           "-o", "LogLevel=ERROR", "root@127.0.0.1", command], capture_output=True, input=DATA,
+                          timeout=300 * context.patience())
+
+
+@cost(60)
+def test_user_network_on_virtio_net():
+    """The legacy and the modern card: files, a thousand connections, an SSH server in the guest, guestfwd, IPv6."""
+    legacy, modern = "52:54:00:00:00:01", "52:54:00:00:00:02"
+    with tempfile.TemporaryDirectory() as d, socket.create_server(("127.0.0.1", 0), backlog=4096) as echoes:
+        pathlib.Path(d, "file").write_bytes(DATA)
+        threading.Thread(target=echo_server, args=(echoes,), daemon=True).start()
+        port = free_port()
+        with boot(["-netdev", f"user,id=a,tftp={d},hostfwd=tcp:127.0.0.1:{port}-:22,"
+                   "guestfwd=tcp:10.0.2.100:7-cmd:cat",
+                   "-device", f"virtio-net-pci,netdev=a,mac={legacy},id=old,disable-modern=on",
+                   "-netdev", "user,id=b,net=192.168.77.0/24",
+                   "-device", f"virtio-net-pci,netdev=b,mac={modern},id=new,disable-legacy=on"],
+                  files={"bin/netload": netload(), **ssh_server(d)}) as m:
+            m.wait_serial("GUEST-READY")
+            for mac, gateway in ((legacy, "10.0.2.2"), (modern, "192.168.77.2")):
+                name = interface(m, mac)
+                run(m, f"ifconfig {name} up")
+                assert "ip=" in run(m, f"udhcpc -q -n -t 10 -i {name} -s /bin/dhcp")
+                transfers_with_the_host(m, name, gateway)
+                run(m, f"netload parallel {gateway} {echoes.getsockname()[1]} 1000 1000", 600)
+                if mac == legacy:
+                    run(m, "tftp -g -r /file -l /tmp/tftp 10.0.2.2", 300)
+                    assert run(m, "md5sum /tmp/tftp").split()[0] == SUM
+                    assert run(m, "(echo through; sleep 1) | nc 10.0.2.100 7") == "through"
+                    run(m, f"n=0; until ping6 -c 1 -I {name} fec0::2; do n=$((n+1)); [ $n -lt 60 ] || break; done")
+                    run(m, "mkdir -p /etc/dropbear; chmod 700 /root /root/.ssh; dropbear -R -s -p 22", 300)
+                    p = ssh(d, port, "cat >/tmp/s; md5sum /tmp/s; cat /tmp/s")
+                    line, _, back = p.stdout.partition(b"\n")
+                    assert line.split()[:1] == [SUM.encode()] and back == DATA, (p.returncode, p.stderr, line)
+            name = interface(m, modern)
+            set_link(m, "new", False)
+            run(m, f"while [ $(cat /sys/class/net/{name}/carrier) = 1 ]; do sleep 0.1; done")
+            set_link(m, "new", True)
+            run(m, f"while [ $(cat /sys/class/net/{name}/carrier) = 0 ]; do sleep 0.1; done")
+            run(m, f"ping -c 3 -W 20 -I {name} 192.168.77.2")
+            check_rx_filter(m, name)
+            m.quit()
+
+
+def set_link(m, name, up):
+    reply = m.qmp.raw({"execute": "set_link", "arguments": {"name": name, "up": up}})
+    assert reply.get("return") == {}, reply
+
+
+def check_rx_filter(m, name):
+    """What the driver asked the card to receive."""
+    def query():
+        return m.qmp.raw({"execute": "query-rx-filter", "arguments": {"name": "new"}})["return"][0]
+
+    before = query()
+    assert (before["name"], before["main-mac"], before["promiscuous"]) == ("new", "52:54:00:00:00:02", False), before
+    assert "01:00:5e:00:00:01" in before["multicast-table"], before
+    run(m, f"ifconfig {name} promisc")
+    assert query()["promiscuous"] is True
+    run(m, f"ifconfig {name} -promisc allmulti")
+    after = query()
+    assert (after["promiscuous"], after["multicast"]) == (False, "all"), after
+    run(m, f"ifconfig {name} -allmulti down; ifconfig {name} hw ether 52:54:00:00:00:77; ifconfig {name} up")
+    assert query()["main-mac"] == "52:54:00:00:00:77"
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -259,27 +384,35 @@ def vde_switch(folder):
 def test_two_guests_over_socket_datagrams_vde_and_a_bridge():
     with tempfile.TemporaryDirectory() as d, namespace() as enter, vde_switch(d) as vde:
         def networks(n):
-            ways = [f"stream,addr.type=unix,addr.path={d}/stream,server={'on' if n == 1 else 'off'}",
-                    f"dgram,local.type=unix,local.path={d}/d{n},remote.type=unix,remote.path={d}/d{3 - n}",
-                    "socket,mcast=239.9.9.9:5999,localaddr=127.0.0.1",
-                    f"tap,ifname=tap{n},script=no,downscript=no"]
+            # Each kind of network with each card at one of its two ends.
+            legacy, modern, pci = "virtio-net-pci,disable-modern=on", "virtio-net-pci,disable-legacy=on", "ne2k_pci"
+            ways = [(f"stream,addr.type=unix,addr.path={d}/stream,server={'on' if n == 1 else 'off'}", pci, modern),
+                    (f"dgram,local.type=unix,local.path={d}/d{n},remote.type=unix,remote.path={d}/d{3 - n}", legacy,
+                     "ne2k_isa,iobase=0x320,irq=3"),
+                    ("socket,mcast=239.9.9.9:5999,localaddr=127.0.0.1", modern, pci),
+                    (f"tap,ifname=tap{n},script=no,downscript=no", legacy, modern),
+                    (f"tap,ifname=tap{n}b,script=no,downscript=no", "ne2k_isa", pci)]
             # Without the library the refusal is one sentence, and the rest is tested all the same.
             if vde and "libvdeplug" in built_with():
-                ways.append(f"vde,sock={vde}")
-            args = ["-name", f"guest{n}"]
-            for way in ways:
-                args += ["-nic", f"{way},model=ne2k_pci"]
+                ways += [(f"vde,sock={vde}", "ne2k_isa,iobase=0x340,irq=5", legacy)]
+            args = ["-name", f"guest{n}", "-nic", "none"]
+            for k, way in enumerate(ways):
+                args += ["-netdev", f"{way[0]},id=n{k}", "-device", f"{way[n]},netdev=n{k}"]
             return args
 
         with boot(networks(1), enter) as one, boot(networks(2), enter) as two:
             machines = (one, two)
-            macs = [re.findall(r"macaddr=([0-9a-f:]{17})", m.hmp("info network")) for m in machines]
+            found = [re.findall(r"macaddr=([0-9a-f:]{17})\s+\\ n(\d+):", m.hmp("info network")) for m in machines]
+            macs = [[mac for mac, _ in sorted(pairs, key=lambda pair: int(pair[1]))] for pairs in found]
             assert len(set(macs[0] + macs[1])) == 2 * len(macs[0]), macs
             assert all(mac.startswith("52:54:00:") for mac in macs[0] + macs[1])
             for n in (1, 2):
-                subprocess.run([*enter, "ip", "link", "set", f"tap{n}", "master", "br0", "up"], check=True)
+                for tap in (f"tap{n}", f"tap{n}b"):
+                    subprocess.run([*enter, "ip", "link", "set", tap, "master", "br0", "up"], check=True)
             for m in machines:
                 m.wait_serial("GUEST-READY")
+            run(one, "insmod /modules/ne.ko io=0x300,0x340 irq=9,5")
+            run(two, "insmod /modules/ne.ko io=0x320 irq=3")
             for link in range(len(macs[0])):
                 for n, m in enumerate(machines):
                     name = interface(m, macs[n][link])
