@@ -1,5 +1,5 @@
 # minivm: see README.md. Everything is built below $(BUILD); SAN=1 builds with ASan and UBSan into its own folder.
-# Goals: all (default), test, test-long, unit, diff, fuzz-replay, fuzz (CC=clang), man, docs, demo, bench, install, format, clean.
+# Goals: all (default), test, test-long, unit, diff, fuzz-replay, fuzz (CC=clang), man, docs, demo, bench, bench-block, install, format, clean.
 
 CC      ?= cc
 PREFIX  ?= /usr/local
@@ -263,8 +263,13 @@ cpu-speed: $(BUILD)/bench/cpu_speed
 	@$<
 
 # minivm beside QEMU (docs/benchmarks.md): start-up and a Linux guest's disk; programs and boots on the software CPU.
+# Without BENCH_ARGS bench measures the disk tools, too.
 bench: all
 	@python3 bench/run.py --build $(BUILD) $(BENCH_ARGS)
+	$(if $(BENCH_ARGS),,@python3 bench/block.py --build $(BUILD) && python3 bench/nbd.py --build $(BUILD))
+bench-block: all
+	@python3 bench/block.py --build $(BUILD) $(BENCH_ARGS)
+	@python3 bench/nbd.py --build $(BUILD) $(BENCH_ARGS)
 bench-cpu: all
 	@python3 bench/cpu/run.py --build $(BUILD) --json $(BUILD)/bench-cpu.json $(BENCH_ARGS)
 
@@ -272,5 +277,5 @@ clean:
 	rm -rf build build-san build-fuzz
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')
-.PHONY: all unit diff fuzz-replay fuzz man docs demo test test-long install format format-check cpu-speed bench bench-cpu clean FORCE
+.PHONY: all unit diff fuzz-replay fuzz man docs demo test test-long install format format-check cpu-speed bench bench-block bench-cpu clean FORCE
 .DEFAULT_GOAL := all

@@ -8,6 +8,7 @@ Both programs take turns on the same files. Shown are the best times (what the p
 time that went into them, the ratios (above 1: minivm is faster) and the peak resident memory of both.
 """
 import argparse
+import contextlib
 import os
 import pathlib
 import random
@@ -91,13 +92,31 @@ def jobs(ours, theirs, folder, size):
     yield "1 TiB empty: convert", lambda img, out: [
         img, "convert", "-f", "qcow2", "-O", "qcow2", folder / "empty.qcow2", out]
     for name, fmt, path in (("raw", "raw", folder / "bench.raw"), ("qcow2", "qcow2", full),
-                            ("chain of 5", "qcow2", folder / "chain5.qcow2")):
+                            ("chain of 5", "qcow2", folder / "chain5.qcow2"),
+                            ("NBD (qemu-nbd, raw)", "raw", f"nbd+unix:///?socket={folder}/socket")):
         for write in (False, True):
             for depth in (1, 32):
                 yield (f"4 KiB random {'writes' if write else 'reads'}, depth {depth}, {name}",
                        lambda img, out, fmt=fmt, path=path, write=write, depth=depth: [
                            img, "bench", "-q", "-c", REQUESTS, "-d", depth, "-f", fmt, "-s", 4096, "-S", STEP]
                        + (["-w"] if write else []) + [path])
+
+
+@contextlib.contextmanager
+def server(folder):
+    """qemu-nbd, whose clients both programs are."""
+    socket = folder / "socket"
+    process = subprocess.Popen(["qemu-nbd", "-t", "-e", "8", "-k", socket, "-f", "raw", folder / "bench.raw"])
+    try:
+        end = time.monotonic() + 30
+        while not socket.exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("qemu-nbd does not start")
+            time.sleep(0.01)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def prepare(theirs, folder, size):
@@ -121,16 +140,19 @@ def main():
     parser.add_argument("--only", default="", help="rows with this word alone")
     args = parser.parse_args()
     ours, theirs = str(pathlib.Path(args.build).resolve() / "minivm-img"), shutil.which("qemu-img")
-    if not theirs or not shutil.which("qemu-io"):
-        print("SKIP block: qemu-img and qemu-io are not installed (package qemu-utils)", file=sys.stderr)
+    if not theirs or not shutil.which("qemu-io") or not shutil.which("qemu-nbd"):
+        print("SKIP block: qemu-img, qemu-io and qemu-nbd are not installed (package qemu-utils)", file=sys.stderr)
         return
     print("| what | minivm-img ms | qemu-img ms | ratio | CPU ms | CPU ms | ratio | MiB | MiB |\n|---|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="minivm-bench-") as name:
+    serving = False
+    with tempfile.TemporaryDirectory(prefix="minivm-bench-") as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
         prepare(theirs, folder, args.size * MIB)
         for what, command in jobs(ours, theirs, folder, args.size * MIB):
             if args.only not in what:
                 continue
+            if "NBD" in what and not serving:
+                serving = stack.enter_context(server(folder)) or True
             best, cpu, memory = {}, {}, {}
             for turn in range(args.rounds):
                 # Who comes second finds what the first left in memory: they take turns in that as well.

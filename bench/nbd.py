@@ -95,8 +95,8 @@ def main():
                 if args.only not in row:
                     continue
                 best = {n: (float("inf"), 0, 0) for n in programs}
-                for _ in range(args.rounds):
-                    for n, program in programs.items():
+                for turn in range(args.rounds):
+                    for n, program in sorted(programs.items(), reverse=turn % 2):
                         image = folder / "image"
                         seconds(["qemu-img", "convert", "-f", "raw", "-O", image_format, source, image])
                         server = Server(program, image, image_format, folder)
