@@ -235,7 +235,7 @@ struct soft_cpu {
 		unsigned fill_count, fill_room;
 		bool fills_lost; /* the TLB has entries that are not noted */
 		uint64_t r12;    /* R12 in translated code: JIT_SHIFT, or the base of the window */
-		struct jit_window *window; /* NULL: there is none */
+		struct jit_window *window[2]; /* by CPL 3; NULL: there is none */
 		uint8_t fx[512] __attribute__((aligned(64)));
 	} jit;
 

@@ -65,7 +65,7 @@ struct jit_mode {
 	uint32_t cs_base, cs_limit;
 	bool code32, stack32;
 	bool flat;   /* DS, ES and SS: base 0, limit 4 GiB, readable and writable */
-	bool window; /* flat, at CPL 3, memory through the window (jit_window.c) */
+	bool window; /* flat, and memory through the window (jit_window.c) */
 	bool sse;    /* CR4.OSFXSR: instructions on XMM registers are not #UD */
 };
 enum { JIT_MODES_MAX = 256 };
@@ -247,7 +247,7 @@ void jit_fpu_fxrstor(struct soft_cpu *c, const uint8_t image[512]);
  * last, whose pointers translated code stores but once a block. */
 void jit_fpu_note(struct soft_cpu *c, const struct jit_site *site);
 
-/* ---- jit_window.c: user memory behind the host's own MMU ---- */
+/* ---- jit_window.c: guest memory behind the host's own MMU ---- */
 /* Makes the CPU's window, if the host and the memory allow it. */
 void jit_window_new(struct soft_cpu *c);
 void jit_window_free(struct soft_cpu *c);
@@ -259,7 +259,7 @@ bool jit_window_on(const struct soft_cpu *c);
 uint64_t jit_window_base(const struct soft_cpu *c);
 /* Translations of user pages go away: all of them, one page, or the right to write to a host page. */
 void jit_window_clear(struct soft_cpu *c);
-void jit_window_clear_page(struct soft_cpu *c, uint32_t linear);
+void jit_window_clear_page(struct soft_cpu *c, uint32_t linear, bool user);
 /* Around translated code: faults in the window on this thread are this CPU's. */
 void jit_window_enter(struct soft_cpu *c);
 void jit_window_leave(void);

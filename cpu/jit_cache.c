@@ -247,7 +247,7 @@ uint16_t jit_mode_now(struct soft_cpu *c)
 		.flat = (c->jit.flat & DATA) == DATA,
 		.sse = c->cr4 & CR4_OSFXSR,
 	};
-	m.window = m.flat && m.stack32 && c->cpl == 3 && c->jit.window && jit_window_on(c);
+	m.window = m.flat && m.stack32 && jit_window_on(c);
 	if (*last && *last <= jc->mode_count && modes_equal(&jc->modes[*last - 1], &m))
 		return c->jit.mode = *last;
 	for (n = 0; n < jc->mode_count && !modes_equal(&jc->modes[n], &m); n++)

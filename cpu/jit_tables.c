@@ -141,8 +141,8 @@ void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bo
 
 	if (!c->jit.tables[0])
 		return;
-	if (e->tag & TLB_SLOW && user)
-		jit_window_clear_page(c, linear);
+	if (e->tag & TLB_SLOW)
+		jit_window_clear_page(c, linear, user);
 	if (!make_room(c)) {
 		c->jit.fills_lost = true;
 		*entry_of(c, fill) = 0;
@@ -208,14 +208,15 @@ void jit_tables_clear_page(struct soft_cpu *c, uint32_t linear, bool large)
 
 	if (!c->jit.tables[0])
 		return;
-	jit_window_clear_page(c, linear);
+	for (unsigned user = 0; user < 2; user++)
+		jit_window_clear_page(c, linear, user);
 	for (unsigned user = 0; user < 2; user++)
 		for (unsigned type = MEM_READ; type <= FILL_CODE; type++)
 			*entry_of(c, (linear & PAGE_ADDR) | type | (user ? FILL_USER : 0)) = 0;
 	for (unsigned n = 0; large && n < c->jit.fill_count; n++) {
 		uint32_t fill = c->jit.fills[n].word;
 		if (fill & FILL_LARGE && fill >> REGION_SHIFT == linear >> REGION_SHIFT)
-			jit_window_clear_page(c, fill), *entry_of(c, fill) = 0;
+			jit_window_clear_page(c, fill, fill & FILL_USER), *entry_of(c, fill) = 0;
 	}
 }
 
@@ -233,8 +234,7 @@ void jit_tables_unwritable(struct soft_cpu *c, const struct code_page *page)
 		if (!delta || delta + (fill & PAGE_ADDR) != page->host)
 			continue;
 		*entry = 0;
-		if (fill & FILL_USER)
-			jit_window_clear_page(c, fill);
+		jit_window_clear_page(c, fill, fill & FILL_USER);
 		if (fill & FILL_LOGGED)
 			continue;
 		/* make_room() may drop notes, of which those before n have been seen. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The window: user memory behind the host's own MMU.
+ * The windows: guest memory behind the host's own MMU, one for each privilege.
  *
- * A program's linear addresses are mapped, page by page as they are touched, to a range of host
+ * The linear addresses of a program, or of a kernel, are mapped, page by page as they are touched, to a range of host
  * addresses, so that translated code reaches memory with one instruction and no look into a table:
  * an access to a page that is not there faults on the host, and the handler maps the page if the
  * tables have an entry for it, or else sends the instruction to its stub, where the interpreter
@@ -16,9 +16,9 @@
  *   a page's first      a callout                     a signal and mmap(): some microseconds
  *   CR3 is written      an entry's clearing           as much again for each page
  *
- * So it pays for programs that run long without a change of address space, and only those get it:
- * after some million instructions of CPL 3 and kernel without a flush of user translations. How many
- * follows from how it went the last time. Code that keeps faulting (it writes to pages with code, or
+ * So it pays for what runs long without a change of address space, and only that gets it: after some
+ * million instructions without a flush, more of them for a kernel, whose own code is often short of
+ * that and touches much memory. How many follows from how it went the last time. Code that keeps faulting (it writes to pages with code, or
  * to display memory) goes back to the tables.
  *
  * Pages can appear twice because RAM is shared memory (memory_share_ram()).
@@ -35,10 +35,13 @@
 #define WINDOW_PAGES (2 * PAGES_4G) /* with both margins */
 #define MARGIN       (UINT64_C(2) << 30)
 enum { MARGIN_PAGES = PAGES_4G / 2, PAGE_SHIFT = 12, MAPPED_MAX = 24000, AROUND = 16 };
-enum { AFTER_MIN = 1 << 20, AFTER_FIRST = 3 << 20, AFTER_MAX = 1 << 30 }; /* instructions */
+/* Instructions, by privilege. */
+static const uint64_t after_min[2] = {16 << 20, 1 << 20}, after_first[2] = {16 << 20, 3 << 20};
+enum { AFTER_MAX = 1 << 30 };
 enum { WORTH = 10000, WORTH_ALLOWANCE = 64 }; /* instructions that one fault may cost */
 
 struct jit_window {
+	bool user;
 	uint8_t *start; /* of the range; linear address 0 is at start + MARGIN */
 	uint64_t mapped[WINDOW_PAGES / 64];   /* bit for each page */
 	uint64_t writable[WINDOW_PAGES / 64]; /* mapped for writing */
@@ -75,15 +78,16 @@ static void clear_bit(uint64_t *bits, uint32_t page)
 
 /* ---- Mapping ---- */
 
-static uint64_t entry(const struct soft_cpu *c, int32_t table, uint32_t page)
+static uint64_t entry(const struct soft_cpu *c, const struct jit_window *w, int32_t table,
+		      uint32_t page)
 {
-	return ((const uint64_t *)(c->jit.tables[1] + table))[page];
+	return ((const uint64_t *)(c->jit.tables[w->user] + table))[page];
 }
 
 /* The region of shared RAM that a host address is in, or NULL. */
-static struct mem_region *shared_region(struct soft_cpu *c, const uint8_t *host)
+static struct mem_region *shared_region(struct soft_cpu *c, struct jit_window *w,
+					const uint8_t *host)
 {
-	struct jit_window *w = c->jit.window;
 	const struct mem_range *view;
 	size_t count;
 
@@ -103,23 +107,22 @@ static struct mem_region *shared_region(struct soft_cpu *c, const uint8_t *host)
  * Maps the page at `at` (in pages from the start of the range) and its neighbours that continue it
  * in host memory. False if the tables have nothing for it or it cannot be mapped.
  */
-static bool map_page(struct soft_cpu *c, uint32_t at, bool write)
+static bool map_page(struct soft_cpu *c, struct jit_window *w, uint32_t at, bool write)
 {
-	struct jit_window *w = c->jit.window;
 	uint32_t page = (at - MARGIN_PAGES) % PAGES_4G, n = 1;
-	uint64_t delta = entry(c, write ? JIT_WRITE : JIT_READ, page);
-	bool writable = entry(c, JIT_WRITE, page) == delta;
+	uint64_t delta = entry(c, w, write ? JIT_WRITE : JIT_READ, page);
+	bool writable = entry(c, w, JIT_WRITE, page) == delta;
 	const uint8_t *host = (const uint8_t *)(delta + ((uint64_t)page << PAGE_SHIFT));
 	struct mem_region *r;
 
 	if (!delta || w->count + AROUND > MAPPED_MAX)
 		return false;
-	r = shared_region(c, host);
+	r = shared_region(c, w, host);
 	if (!r)
 		return false;
 	while (n < AROUND && page + n < PAGES_4G && at + n < WINDOW_PAGES &&
-	       !bit(w->mapped, at + n) && entry(c, JIT_READ, page + n) == delta &&
-	       (entry(c, JIT_WRITE, page + n) == delta) == writable &&
+	       !bit(w->mapped, at + n) && entry(c, w, JIT_READ, page + n) == delta &&
+	       (entry(c, w, JIT_WRITE, page + n) == delta) == writable &&
 	       host + ((uint64_t)(n + 1) << PAGE_SHIFT) <= r->host + r->size)
 		n++;
 	void *where = w->start + ((uint64_t)at << PAGE_SHIFT);
@@ -157,16 +160,15 @@ static void unmap_all(struct jit_window *w)
 
 /* ---- When it is on ---- */
 
-static void turn_off(struct soft_cpu *c)
+static void turn_off(struct soft_cpu *c, struct jit_window *w)
 {
-	struct jit_window *w = c->jit.window;
 	bool paid = c->instructions - w->since >= w->faults * (2 * WORTH);
 
 	unmap_all(w);
 	w->on = false;
 	w->after = paid ? w->after / 2 : w->after * 2;
-	if (w->after < AFTER_MIN)
-		w->after = AFTER_MIN;
+	if (w->after < after_min[w->user])
+		w->after = after_min[w->user];
 	if (w->after > AFTER_MAX)
 		w->after = AFTER_MAX;
 	c->jit.mode = 0;
@@ -174,7 +176,7 @@ static void turn_off(struct soft_cpu *c)
 
 bool jit_window_wanted(struct soft_cpu *c)
 {
-	struct jit_window *w = c->jit.window;
+	struct jit_window *w = c->jit.window[c->cpl == 3];
 
 	if (!w)
 		return false;
@@ -188,7 +190,7 @@ bool jit_window_wanted(struct soft_cpu *c)
 	} else if ((w->faults > WORTH_ALLOWANCE &&
 		    (w->faults - WORTH_ALLOWANCE) * WORTH > c->instructions - w->since) ||
 		   w->count + AROUND > MAPPED_MAX) {
-		turn_off(c);
+		turn_off(c, w);
 		w->since = c->instructions;
 	}
 	return w->on;
@@ -196,28 +198,31 @@ bool jit_window_wanted(struct soft_cpu *c)
 
 bool jit_window_on(const struct soft_cpu *c)
 {
-	return c->jit.window->on;
+	const struct jit_window *w = c->jit.window[c->cpl == 3];
+
+	return w && w->on;
 }
 
 uint64_t jit_window_base(const struct soft_cpu *c)
 {
-	return (uint64_t)c->jit.window->start + MARGIN;
+	return (uint64_t)c->jit.window[c->cpl == 3]->start + MARGIN;
 }
 
 void jit_window_clear(struct soft_cpu *c)
 {
-	struct jit_window *w = c->jit.window;
-
-	if (!w)
-		return;
-	if (w->on)
-		turn_off(c);
-	w->since = c->instructions;
+	for (unsigned user = 0; user < 2; user++) {
+		struct jit_window *w = c->jit.window[user];
+		if (!w)
+			continue;
+		if (w->on)
+			turn_off(c, w);
+		w->since = c->instructions;
+	}
 }
 
-void jit_window_clear_page(struct soft_cpu *c, uint32_t linear)
+void jit_window_clear_page(struct soft_cpu *c, uint32_t linear, bool user)
 {
-	struct jit_window *w = c->jit.window;
+	struct jit_window *w = c->jit.window[user];
 	uint32_t page = linear >> PAGE_SHIFT;
 
 	if (!w || !w->count)
@@ -262,11 +267,14 @@ static const struct jit_fault *find_fault(const struct jit_cache *jc, const uint
 static bool settle(struct soft_cpu *c, siginfo_t *info, ucontext_t *u)
 {
 	enum { ERR_WRITE = 2 };
-	struct jit_window *w = c->jit.window;
-	uint64_t offset = (uint64_t)info->si_addr - (uint64_t)w->start;
+	struct jit_window *w = c->jit.window[c->cpl == 3];
+	uint64_t offset;
 	bool write = u->uc_mcontext.gregs[REG_ERR] & ERR_WRITE;
 	struct jit_code *code;
 
+	if (!w)
+		return false;
+	offset = (uint64_t)info->si_addr - (uint64_t)w->start;
 	/* #GP, without an address: an SSE operand that must be aligned and is not. */
 	bool misaligned = u->uc_mcontext.gregs[REG_TRAPNO] == EXC_GP;
 	/* One page is kept free behind the range. */
@@ -284,7 +292,7 @@ static bool settle(struct soft_cpu *c, siginfo_t *info, ucontext_t *u)
 	uint32_t at = (uint32_t)(offset >> PAGE_SHIFT);
 	/* What is mapped so already and faults all the same is beyond the end of the file. */
 	bool there = at < WINDOW_PAGES && bit(write ? w->writable : w->mapped, at);
-	if (at < WINDOW_PAGES && !there && map_page(c, at, write))
+	if (at < WINDOW_PAGES && !there && map_page(c, w, at, write))
 		return true;
 	if (code->redirected < UINT8_MAX)
 		code->redirected++;
@@ -324,44 +332,49 @@ void jit_window_leave(void)
 	running = NULL;
 }
 
+static struct jit_window *window_new(bool user)
+{
+	struct jit_window *w = calloc(1, sizeof(*w));
+	void *start = mmap(NULL, ((size_t)WINDOW_PAGES + 1) << PAGE_SHIFT, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (w)
+		w->list = malloc(MAPPED_MAX * sizeof(*w->list));
+	if (!w || !w->list || start == MAP_FAILED) {
+		if (start != MAP_FAILED)
+			munmap(start, ((size_t)WINDOW_PAGES + 1) << PAGE_SHIFT);
+		if (w)
+			free(w->list);
+		free(w);
+		return NULL;
+	}
+	w->user = user;
+	w->start = start;
+	w->after = after_first[user];
+	return w;
+}
+
 void jit_window_new(struct soft_cpu *c)
 {
-	struct jit_window *w;
-
 #ifdef __SANITIZE_ADDRESS__
 	return; /* the sanitizer wants SIGSEGV for itself */
 #endif
 	if (!memory_share_ram(c->config.mem))
 		return;
 	pthread_once(&handler_once, set_handler);
-	w = calloc(1, sizeof(*w));
-	if (!w || !handler_set) {
-		free(w);
-		return;
-	}
-	w->list = malloc(MAPPED_MAX * sizeof(*w->list));
-	void *start = mmap(NULL, ((size_t)WINDOW_PAGES + 1) << PAGE_SHIFT, PROT_NONE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (!w->list || start == MAP_FAILED) {
-		if (start != MAP_FAILED)
-			munmap(start, ((size_t)WINDOW_PAGES + 1) << PAGE_SHIFT);
-		free(w->list);
-		free(w);
-		return;
-	}
-	w->start = start;
-	w->after = AFTER_FIRST;
-	c->jit.window = w;
+	for (unsigned user = 0; user < 2 && handler_set; user++)
+		c->jit.window[user] = window_new(user);
 }
 
 void jit_window_free(struct soft_cpu *c)
 {
-	struct jit_window *w = c->jit.window;
-
-	if (!w)
-		return;
-	munmap(w->start, ((size_t)WINDOW_PAGES + 1) << PAGE_SHIFT);
-	free(w->list);
-	free(w);
-	c->jit.window = NULL;
+	for (unsigned user = 0; user < 2; user++) {
+		struct jit_window *w = c->jit.window[user];
+		if (!w)
+			continue;
+		munmap(w->start, ((size_t)WINDOW_PAGES + 1) << PAGE_SHIFT);
+		free(w->list);
+		free(w);
+		c->jit.window[user] = NULL;
+	}
 }
