@@ -52,7 +52,7 @@ const struct object_type rng_random_type = {
 
 const struct object_type rng_builtin_type = {
 	.name = "rng-builtin",
-	.help = "",
+	.help = "(no properties: the host kernel's random numbers)",
 	.phase = OBJECT_FIRST,
 	.create = create_builtin,
 	.free = free_rng,
