@@ -502,8 +502,17 @@ static const struct virtio_type net_type = {
 	.serve = serve,
 };
 
+static void describe(void *opaque, struct strbuf *out)
+{
+	const struct virtio_net *n = opaque;
+	strbuf_printf(out, "type=nic,model=%s,macaddr=%02x:%02x:%02x:%02x:%02x:%02x",
+		      net_port_model(n->port), n->mac[0], n->mac[1], n->mac[2], n->mac[3],
+		      n->mac[4], n->mac[5]);
+}
+
 static const struct net_port_ops port_ops = {
 	.receive = receive,
+	.describe = describe,
 	.resume = resume,
 	.link_changed = link_changed,
 	.rx_filter = virtio_net_rx_filter,
