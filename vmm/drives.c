@@ -143,8 +143,7 @@ static int place_virtio(struct slots *slots, struct options *o, struct opts *opt
 		return -err->code;
 	if (serial)
 		opts_set(&d->opts, "serial", serial);
-	if (share)
-		opts_set(&d->opts, "file.locking", "off");
+	d->share_rw = share;
 	return place(slots, d, IF_VIRTIO, -1, DRIVE_DISK, -1, err);
 }
 
@@ -328,6 +327,8 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 	if (!readonly)
 		config->image_flags |= IMAGE_WRITABLE;
 	config->opts = opts;
+	if (d->share_rw)
+		config->image_flags |= IMAGE_SHARE_WRITE;
 	if ((r = drive_options_read(opts, config, limits, err)) < 0)
 		return r;
 	return opts_check_unused(opts, d->option, drive_option_names, err);

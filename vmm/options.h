@@ -28,6 +28,7 @@ struct drive_option {
 	enum drive_interface interface;
 	int index; /* IDE: bus * 2 + unit; floppy: unit; -1: the next free one */
 	bool cdrom;
+	bool share_rw;      /* -device ...,share-rw=on */
 	const char *option; /* "-hda", "-drive": for messages */
 	const char *typed;  /* the argument of that option */
 	const char *id;     /* owned by opts, or NULL */

@@ -187,3 +187,41 @@ def test_wrong_virtio_options_are_one_sentence():
         r = subprocess.run([context.minivm(), "-display", "none", "-device", device], capture_output=True, text=True,
                            timeout=60 * context.patience())
         assert r.returncode == 1 and r.stderr.count("\n") == 1 and words in r.stderr, (device, r.stderr)
+
+
+def disk_on_card(program, path, kind, share):
+    device = "virtio-blk-pci,drive=d" + (",share-rw=on" if share else "")
+    engine = ["-accel", "tcg", "-vga", "none"] if "qemu" in program else ["-accel", "soft"]
+    return [*engine, "-S", "-nodefaults", "-m", "16", "-drive", f"file={path},format={kind},if=none,id=d", "-device", device]
+
+
+def gets_the_image(program, path, kind, share):
+    """Starts a machine, and ends it at once."""
+    r = subprocess.run([program, *disk_on_card(program, path, kind, share), "-display", "none", "-monitor", "stdio"],
+                       input="quit\n", capture_output=True, text=True, timeout=60 * context.patience())
+    assert r.returncode == 0 or "lock" in r.stderr, r.stderr
+    return r.returncode == 0
+
+
+@cost(20)
+def test_share_rw_relaxes_the_locks_as_qemu_does():
+    """Two writers get a raw image if both share; what they hold and refuse is QEMU's, whichever comes first."""
+    programs = [str(context.minivm())]
+    try:
+        programs.append(context.requires("qemu-system-i386"))
+    except context.Skip:
+        pass
+    with tempfile.TemporaryDirectory() as d:
+        paths = {}
+        for kind in ("raw", "qcow2"):
+            paths[kind] = f"{d}/image.{kind}"
+            subprocess.run([context.minivm_img(), "create", "-q", "-f", kind, paths[kind], "1M"], check=True)
+        for first in programs:
+            for second in programs:
+                if first == second == programs[-1] and len(programs) > 1:
+                    continue
+                for kind, share, shares, works in (("raw", True, True, True), ("raw", True, False, False),
+                                                   ("raw", False, True, False), ("qcow2", True, True, False)):
+                    with vm.Vm(first, disk_on_card(first, paths[kind], kind, share), serial=False):
+                        got = gets_the_image(second, paths[kind], kind, shares)
+                    assert got == works, (first, second, kind, share, shares)
