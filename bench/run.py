@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Start-up and disk transfers, minivm beside QEMU in one run, as a table.
 
-usage: bench/run.py [--build DIR] [--rounds N] [startup|linux|net|disk]...
+usage: bench/run.py [--build DIR] [--rounds N] [startup|exits|linux|net|disk]...
 
 Machines are noisy: programs take turns, medians are shown, and the ratios are what counts. Nothing passes or fails here.
 """
@@ -14,7 +14,7 @@ import tempfile
 
 import programs
 
-GROUPS = ["startup", "linux", "net", "disk"]
+GROUPS = ["startup", "exits", "linux", "net", "disk"]
 
 
 def number(value):

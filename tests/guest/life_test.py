@@ -19,8 +19,11 @@ from context import cost
 
 # The installed system's init: mounts the root file system that the boot loader named and starts getty through busybox init.
 DISK_INIT = guests.PRELUDE + guests.LOAD_MODULES + """
-for n in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/sda1 ] && break; sleep 1; done
-mount -t ext2 /dev/sda1 /mnt || exec sh
+for n in 1 2 3 4 5 6 7 8 9 10; do
+	for root in /dev/sda1 /dev/vda1; do [ -b $root ] && break 2; done
+	sleep 1
+done
+mount -t ext2 $root /mnt || exec sh
 mount --move /dev /mnt/dev; mount --move /proc /mnt/proc; mount --move /sys /mnt/sys
 exec switch_root /mnt /sbin/init
 """
@@ -63,7 +66,8 @@ def installer_cd():
     libc = extlinux / "lib" / "i386-linux-gnu"
     if not libc.exists():
         libc = extlinux / "usr" / "lib" / "i386-linux-gnu"
-    disk = guests.initramfs(DISK_INIT, ["ata_piix", "sd_mod", "ext4", "crc32c_generic", "button", "evdev"])
+    disk = guests.initramfs(DISK_INIT, ["ata_piix", "sd_mod", "virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "button",
+                                       "evdev"])
     init = guests.PRELUDE + guests.LOAD_MODULES + """
 mount -t iso9660 /dev/sr0 /cdrom
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
@@ -152,6 +156,18 @@ def life(program, arguments, folder):
         assert written in output, output
         m.type_serial("mount -o remount,rw /; rm /data; sync; mount -o remount,ro /; poweroff -f\n")
         assert m.wait_exit() == 0
+    # The disk that was installed on IDE, on another card.
+    with vm.Vm(program, arguments + ["-m", "256", "-drive", f"file={overlay},if=virtio", "-boot", "order=c"]) as m:
+        login(m)
+        status, output = m.run_serial("mount | grep -c vda1; sha256sum </data; [ -e /dev/sda ] || echo no IDE disk")
+        assert written in output and "no IDE disk" in output and not output.startswith("0"), output
+        status, output = m.run_serial("mount -o remount,rw /; dd if=/dev/urandom of=/more bs=64k count=64 2>/dev/null; sync; "
+                                      "echo 3 >/proc/sys/vm/drop_caches; a=$(sha256sum </more); echo 3 >/proc/sys/vm/drop_caches; "
+                                      "[ \"$a\" = \"$(sha256sum </more)\" ] && echo same; rm /more; sync")
+        assert "same" in output, output
+        m.type_serial("mount -o remount,ro /; poweroff -f\n")
+        assert m.wait_exit() == 0
+    qemu_img("check", overlay)
     before = digest(overlay)
     with vm.Vm(program, arguments + ["-m", "256", "-hda", overlay, "-boot", "c", "-snapshot"]) as m:
         login(m)
