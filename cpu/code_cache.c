@@ -26,7 +26,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { ARENA_SIZE = 16 << 20 };
+enum { ARENA_SIZE = 28 << 20 };
 #define HOST_PAGE(p) ((uintptr_t)(p) & ~(uintptr_t)(GUEST_PAGE_SIZE - 1))
 
 static struct code_cache *caches;

@@ -3,7 +3,7 @@
  * Code memory, and the life of translations.
  *
  * The memory is mapped twice, writable and executable, so that no mapping is both. The straight
- * lines grow from its start, the stubs from its middle; when either half is full, everything is
+ * lines grow from its start, the stubs from a point within; when either part is full, everything is
  * forgotten together with the decoded blocks (code_flush()), which is rare and simple. A block that
  * is dropped takes its translations along: the jumps that lead to them go back to their stubs, and
  * the jump caches forget them. Their bytes stay as they are until the next flush, so the one that is
@@ -61,7 +61,7 @@ struct jit_cache *jit_cache_new(size_t size, struct error *err)
 	}
 	close(fd);
 	jc->hot.at = jc->write;
-	jc->hot.end = jc->cold.at = jc->write + size / 2;
+	jc->hot.end = jc->cold.at = jc->write + size / 5 * 2; /* stubs are larger */
 	jc->cold.end = jc->write + size;
 	jc->hot.exec_off = jc->cold.exec_off = jc->exec - jc->write;
 	jit_emit_thunks(&jc->hot, &jc->thunks);
