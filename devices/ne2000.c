@@ -369,6 +369,8 @@ static void transmit(struct ne2000 *s)
 	}
 	s->cr &= (uint8_t)~CR_TXP;
 	raise(s, ISR_PTX);
+	/* The user network has acknowledged TCP already; the next frame may hang on it. */
+	net_take_waiting(s->port);
 }
 
 /* ---- Remote DMA ---- */

@@ -463,6 +463,12 @@ static void deliver_backlog(struct net_port *port, unsigned queue)
 	}
 }
 
+void net_take_waiting(struct net_port *port)
+{
+	for (unsigned n = 0; n < port->used_queues; n++)
+		deliver_backlog(port, n);
+}
+
 /* From the loop: backlog that waited for a send to end, then senders that hold frames back. */
 static void flush_call(void *opaque)
 {

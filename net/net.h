@@ -147,6 +147,10 @@ void net_set_link(struct net_port *port, bool up);
 /* Whether set_link took this very end down. */
 bool net_port_is_down(const struct net_port *port);
 
+/* Takes at once, by receive(), what the peer answered during a net_send(), instead of a moment later from
+ * the loop; for a card that sends on a vCPU's thread, when it is done with the frame. */
+void net_take_waiting(struct net_port *port);
+
 /*
  * Sends a frame to the peer. Lost when the link is down. The frame must not be empty nor longer
  * than NET_FRAME_MAX, or it is lost; `count` <= NET_IOV_MAX. Never keeps the buffers.
