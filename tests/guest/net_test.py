@@ -433,6 +433,48 @@ def test_two_guests_over_socket_datagrams_vde_and_a_bridge():
             two.quit()
 
 
+@cost(30)
+def test_tap_with_offloads_and_two_queues():
+    """Frames larger than the wire's pass both ways with their headers, and each CPU has a queue."""
+    with tempfile.TemporaryDirectory() as d, namespace() as enter, \
+            boot(["-smp", "2", "-netdev", "tap,id=n,ifname=q0,queues=2,script=no,downscript=no", "-device",
+                  "virtio-net-pci,netdev=n,mac=52:54:00:00:00:01,id=card", "-object",
+                  f"filter-dump,id=f,netdev=n,file={d}/dump,maxlen=200"], enter) as m:
+        subprocess.run([*enter, "ip", "link", "set", "q0", "master", "br0", "up"], check=True)
+        m.wait_serial("GUEST-READY")
+        name = interface(m, "52:54:00:00:00:01")
+        run(m, f"ifconfig {name} 10.9.4.7 netmask 255.255.255.0 up")
+        assert run(m, f"ls -d /sys/class/net/{name}/queues/*-1 | wc -l") == "2"
+        pathlib.Path(d, "file").write_bytes(DATA * 4)
+        want = hashlib.md5(DATA * 4).hexdigest()
+        code = f"""import socket; s = socket.create_server(("10.9.4.1", 0)); print(s.getsockname()[1], flush=True)
+c, _ = s.accept(); c.sendall(open("{d}/file", "rb").read()); c.shutdown(socket.SHUT_WR); c.recv(1); c.close()
+c, _ = s.accept(); f = open("{d}/back", "wb")
+while p := c.recv(65536): f.write(p)
+"""
+        peer = subprocess.Popen([*enter, "python3", "-c", code], stdout=subprocess.PIPE, text=True)
+        try:
+            port = int(peer.stdout.readline())
+            run(m, f"nc 10.9.4.1 {port} </dev/null >/tmp/f", 300)
+            assert run(m, "md5sum /tmp/f").split()[0] == want
+            run(m, f"nc 10.9.4.1 {port} </tmp/f", 300)
+            assert peer.wait(300) == 0
+        finally:
+            peer.kill()
+            peer.wait()
+            peer.stdout.close()
+        assert hashlib.md5(pathlib.Path(d, "back").read_bytes()).hexdigest() == want
+        m.quit()
+        data = pathlib.Path(d, "dump").read_bytes()
+        at, large = 24, {}
+        while at + 16 <= len(data):
+            kept, length = struct.unpack("<II", data[at + 8:at + 16])
+            if length > 1514:
+                large[data[at + 22:at + 28]] = length  # by sender
+            at += 16 + kept
+        assert len(large) == 2, large
+
+
 def built_with():
     return subprocess.run([context.minivm(), "-version"], capture_output=True, text=True, check=True).stdout \
         .split("built without")[0]
