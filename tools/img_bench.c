@@ -240,7 +240,7 @@ int img_bench(int argc, char **argv)
 	int c, rc = 0;
 	while ((c = img_getopt(argc, argv, ":c:d:f:i:no:qs:S:t:wUh", longs)) != -1) {
 		switch (c) {
-		case 'c': rc = parse_u64(optarg, "-c", 1, INT32_MAX, &b.count, &err); break;
+		case 'c': rc = parse_u64(optarg, "-c", 0, INT32_MAX, &b.count, &err); break;
 		case 'd': rc = parse_u64(optarg, "-d", 1, 1024, &depth, &err); break;
 		case 'f': format = optarg; break;
 		case 'n': aio = "native"; break;
