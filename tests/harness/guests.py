@@ -95,7 +95,9 @@ export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 
 LOAD_MODULES = "for m in $(cat /modules.list); do insmod /modules/$m.ko 2>/dev/null; done\n"
 
+# Of what the kernel says later only disasters go to the console, where the tests read what commands print.
 SHELL = PRELUDE + LOAD_MODULES + """
+dmesg -n 1
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 stty -echo
 echo GUEST-READY
