@@ -13,7 +13,7 @@ struct absent {
 
 #define NO_CARD    "there is no such network card; use virtio-net-pci, ne2k_pci or ne2k_isa"
 #define NO_REDIR   "use -nic user with hostfwd=, tftp=, bootfile="
-#define NO_USB     "there is no USB; keyboard, mouse and disks are PS/2 and IDE devices"
+#define NO_USB     "there is no USB; keyboard and mouse are PS/2, disks IDE or virtio devices"
 #define NO_VIRTIO  "there is no such virtio device; -device help lists those there are"
 #define NO_SOUND   "there is no sound card"
 #define NO_REMOTE  "there is no remote display; use -display sdl, -nographic or screendump"
@@ -29,7 +29,8 @@ static const struct absent options[] = {
 	{"gdb s", NO_GDB},
 	{"tpmdev fsdev virtfs", NO_SHARING},
 	{"blockdev", "block nodes are not named one by one; use -drive file=,format=,if="},
-	{"sd mtdblock pflash", "there is only IDE and floppy; use -hda, -cdrom or -fda"},
+	{"sd mtdblock pflash",
+	 "disks are IDE, virtio and floppy disks; use -hda, -drive if=virtio, -cdrom or -fda"},
 	{"loadvm incoming only-migratable",
 	 "a running machine cannot be saved or moved in this version"},
 	{"k",
