@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # minivm: see README.md. Everything is built below $(BUILD); SAN=1 builds with ASan and UBSan into its own folder.
 # Goals: all (default), test, test-long, unit, diff, fuzz-replay, fuzz (CC=clang), man, docs, demo, bench, bench-block, install, format, clean.
 
