@@ -36,7 +36,7 @@ struct convert {
 	struct img_rate rate;
 
 	pthread_mutex_t lock;
-	pthread_cond_t turn_changed;
+	pthread_cond_t my_turn[MAX_THREADS]; /* who has ticket t waits at t % MAX_THREADS */
 	uint64_t next, tickets; /* the step to hand out next; how many were handed out */
 	uint64_t turn, done;    /* whose turn it is to write, by the ticket; bytes */
 	int rc;
@@ -53,7 +53,8 @@ static void fail(struct convert *c, int rc, const char *what, const struct image
 		error_errno(&c->err, -rc, "error while %s '%s' at byte %" PRIu64, what, img->path,
 			    at);
 	}
-	pthread_cond_broadcast(&c->turn_changed);
+	for (int i = 0; i < MAX_THREADS; i++)
+		pthread_cond_signal(&c->my_turn[i]);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -250,7 +251,7 @@ static bool my_turn(struct convert *c, uint64_t ticket)
 {
 	pthread_mutex_lock(&c->lock);
 	while (c->ordered && c->turn != ticket && !c->rc)
-		pthread_cond_wait(&c->turn_changed, &c->lock);
+		pthread_cond_wait(&c->my_turn[ticket % MAX_THREADS], &c->lock);
 	bool ok = !c->rc;
 	pthread_mutex_unlock(&c->lock);
 	return ok;
@@ -262,7 +263,7 @@ static void end_turn(struct convert *c, uint64_t bytes)
 	c->turn++;
 	c->done += bytes;
 	img_progress(c->progress, c->done, c->size);
-	pthread_cond_broadcast(&c->turn_changed);
+	pthread_cond_signal(&c->my_turn[c->turn % MAX_THREADS]);
 	pthread_mutex_unlock(&c->lock);
 	img_rate_wait(&c->rate, bytes);
 }
@@ -347,7 +348,8 @@ static int copy_all(struct convert *c, int threads)
 	pthread_t t[MAX_THREADS];
 	int started = 0;
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_cond_init(&c->turn_changed, NULL);
+	for (int i = 0; i < MAX_THREADS; i++)
+		pthread_cond_init(&c->my_turn[i], NULL);
 	img_progress(c->progress, 0, c->size);
 	if ((uint64_t)threads > c->size / c->step + 1)
 		threads = (int)(c->size / c->step + 1);
@@ -645,10 +647,25 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 	return 0;
 }
 
+/* Steps that are written in order are so by one thread at a time: where reading is a copy out of the
+ * page cache, a second one that reads ahead is all that can be of use, and more would only change
+ * places with each other. Sources that make a reader wait, or unpack and decrypt, are worth more. */
+static int default_threads(const struct convert *c, const struct convert_args *a)
+{
+	enum { ENOUGH_TO_COPY = 2, ENOUGH_TO_WAIT = 4 };
+	if (!c->ordered || a->source_cache)
+		return ENOUGH_TO_WAIT;
+	for (int i = 0; i < c->sources; i++)
+		for (const struct image *img = c->from[i]; img; img = img->backing)
+			if (img->driver != &raw_driver || file_is_device(img->file))
+				return ENOUGH_TO_WAIT;
+	return ENOUGH_TO_COPY;
+}
+
 int img_convert(int argc, char **argv)
 {
 	struct convert c = {.sparse = DEFAULT_SPARSE, .step = STEP};
-	struct convert_args a = {.out_format = "raw", .options = STRBUF_INIT, .threads = 4};
+	struct convert_args a = {.out_format = "raw", .options = STRBUF_INIT};
 	int rc = parse(argc, argv, &c, &a);
 	if (rc)
 		return rc < 0 ? 0 : rc;
@@ -659,7 +676,7 @@ int img_convert(int argc, char **argv)
 	if (!rc && a.bitmaps)
 		rc = check_bitmaps(&c, a.skip_broken);
 	if (!rc)
-		rc = copy_all(&c, a.threads);
+		rc = copy_all(&c, a.threads ? a.threads : default_threads(&c, &a));
 	if (!rc && a.bitmaps)
 		rc = copy_bitmaps(&c);
 	image_close(c.to);
