@@ -230,10 +230,12 @@ static bool user_receive(void *opaque, unsigned queue, const struct iovec *iov, 
 			 size_t len)
 {
 	struct user *u = opaque;
-	if (count == 1) {
-		slirp_input(u->slirp, iov->iov_base, (int)len);
-	} else if (len <= sizeof(u->frame)) {
+	/* A copy: it may be changed here, and the guest's memory may change at any time. */
+	if (len <= sizeof(u->frame)) {
 		net_iov_copy(u->frame, len, iov, count, 0);
+		size_t mss = user_repeated_mss(&u->syns, u->frame, len);
+		if (mss)
+			user_erase_mss(u->frame, mss);
 		slirp_input(u->slirp, u->frame, (int)len);
 	}
 	schedule_turn(u);

@@ -7,6 +7,7 @@
 #include "lib/list.h"
 #include "lib/loop.h"
 #include "net/netdev.h"
+#include "net/user_syn.h"
 #include <libslirp.h>
 
 struct user;
@@ -40,6 +41,7 @@ struct user {
 	struct list forwards;
 	struct in_addr net4, mask4;
 	bool restricted;
+	struct user_syns syns;
 	uint8_t frame[NET_FRAME_MAX];
 };
 

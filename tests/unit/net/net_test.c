@@ -6,6 +6,7 @@
 #include "net/frames.h"
 #include "net/netdev.h"
 #include "net/user_rules.h"
+#include "net/user_syn.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>
@@ -444,6 +445,73 @@ static void networks(void **state)
 		assert_true(user_parse_net(bad[n], &net, &mask, &err) < 0);
 }
 
+/* The sum over pseudo header and segment, which is 0xFFFF for a good checksum (RFC 9293, 3.1). */
+static unsigned tcp_sum(const uint8_t *ip, size_t addresses, size_t size, const uint8_t *tcp,
+			size_t len)
+{
+	uint32_t sum = 6 + (uint32_t)len;
+	for (size_t i = 0; i < 2 * size; i += 2)
+		sum += load_be16(ip + addresses + i);
+	for (size_t i = 0; i < len; i += 2)
+		sum += load_be16(tcp + i);
+	while (sum >> 16)
+		sum = (sum & 0xFFFF) + (sum >> 16);
+	return sum;
+}
+
+/* libslirp forgets what a connection has buffered when it reads a second MSS option. */
+static void repeated_syns_lose_their_mss_option(void **state)
+{
+	static const uint8_t v4[] = {0x45, 0, 0,  48, 0, 1,  0x40, 0, 64, 6,
+				     0,    0, 10, 0,  2, 15, 10,   0, 2,  2};
+	static const uint8_t v6[40] = {0x60, 0,  0,    0,    0,         28,
+				       6,    64, 0xfe, 0xc0, [23] = 15, [39] = 2};
+	struct user_syns *syns = calloc(1, sizeof(*syns));
+
+	for (unsigned n = 0; n < 8; n++) {
+		bool six = n & 1, odd = n & 2, small = n & 4;
+		size_t header = six ? sizeof(v6) : sizeof(v4), tcp = 14 + header, len = tcp + 28;
+		uint8_t frame[128] = {0}, first[128];
+		unsigned mss = (six ? 1440u : 1460u) - small;
+		/* SYN and ACK; the option at an even or at an odd place. */
+		uint8_t segment[28] = {0x1B, 0x58, 0xC9, (uint8_t)n, 1, 2,    3,
+				       4,    5,    6,    7,          8, 0x70, 0x12};
+		uint8_t *option = segment + (odd ? 21 : 20);
+		memset(segment + 20, 1, 8);
+		option[0] = 2;
+		option[1] = 4;
+		store_be16(option + 2, (uint16_t)mss);
+		store_be16(frame + 12, six ? 0x86DD : 0x0800);
+		memcpy(frame + 14, six ? v6 : v4, header);
+		memcpy(frame + tcp, segment, sizeof(segment));
+		size_t addresses = six ? 8 : 12, size = six ? 16 : 4;
+		unsigned sum = tcp_sum(frame + 14, addresses, size, frame + tcp, 28);
+		store_be16(frame + tcp + 16, (uint16_t)~sum);
+		memcpy(first, frame, sizeof(first));
+
+		assert_int_equal(user_repeated_mss(syns, frame, len), 0);
+		size_t at = user_repeated_mss(syns, frame, len);
+		if (small) {
+			assert_int_equal(at, 0);
+			continue;
+		}
+		assert_int_equal(at, tcp + (size_t)(option - segment));
+		user_erase_mss(frame, at);
+		assert_int_equal(frame[at] | frame[at + 1] | frame[at + 2] | frame[at + 3], 1);
+		assert_int_equal(tcp_sum(frame + 14, addresses, size, frame + tcp, 28), 0xFFFF);
+		assert_int_equal(user_repeated_mss(syns, frame, len), 0);
+		/* What is cut off, of another protocol, a fragment or no SYN is left alone. */
+		for (size_t cut = 0; cut < len; cut++)
+			assert_int_equal(user_repeated_mss(syns, first, cut), 0);
+		first[tcp + 13] = 0x10;
+		assert_int_equal(user_repeated_mss(syns, first, len), 0);
+		first[tcp + 13] = 0x12;
+		first[six ? 20 : 23] = 17;
+		assert_int_equal(user_repeated_mss(syns, first, len), 0);
+	}
+	free(syns);
+}
+
 int main(void)
 {
 #define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -464,6 +532,7 @@ int main(void)
 		cmocka_unit_test(forward_rules),
 		cmocka_unit_test(guest_forward_rules),
 		cmocka_unit_test(networks),
+		cmocka_unit_test(repeated_syns_lose_their_mss_option),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
