@@ -43,7 +43,8 @@ struct machine_state {
 
 /* How a run ended. */
 struct outcome {
-	bool finished;   /* reached CODE_EXIT */
+	bool finished; /* reached CODE_EXIT */
+	bool escaped; /* a far transfer took the host into 64-bit code, which a guest has not got */
 	unsigned vector; /* else: the exception, its error code, CR2 of a page fault */
 	uint32_t error, cr2;
 };

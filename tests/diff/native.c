@@ -37,6 +37,7 @@ static struct passage *const passage = (struct passage *)(uintptr_t)(TRAMPOLINE 
 static volatile struct outcome *current;
 /* Who had the signals before: the software CPU, whose translated code may fault too. */
 static struct sigaction old_action[NSIG];
+static volatile bool inside; /* generated code runs */
 uint8_t *native_code, *native_data = (uint8_t *)(uintptr_t)DATA_BASE;
 
 void native_enter(void);
@@ -109,7 +110,9 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 			 :
 			 :
 			 : "memory", "cc");
-	if ((g[REG_CSGSFS] & 0xFFFF) != USER_CS) {
+	bool escaped =
+		(g[REG_CSGSFS] & 0xFFFF) != USER_CS && inside && (uint64_t)g[REG_RIP] <= UINT32_MAX;
+	if ((g[REG_CSGSFS] & 0xFFFF) != USER_CS && !escaped) {
 		if (old_action[sig].sa_flags & SA_SIGINFO)
 			old_action[sig].sa_sigaction(sig, info, context);
 		else
@@ -122,6 +125,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	passage->frame[0] = (uint64_t)g[REG_RIP];
 	memcpy(passage->fx, fp, sizeof passage->fx);
 	current->finished = false;
+	current->escaped = escaped;
 	current->vector = (unsigned)g[REG_TRAPNO];
 	current->error = (uint32_t)g[REG_ERR];
 	current->cr2 = (uint32_t)g[REG_CR2];
@@ -148,7 +152,9 @@ void native_run(struct machine_state *s, struct outcome *out)
 	memcpy(passage->fx, s->fx, sizeof s->fx);
 	*out = (struct outcome){.finished = true};
 	current = out;
+	inside = true;
 	native_enter();
+	inside = false;
 	__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
 	memcpy(s->gpr, passage->gpr, sizeof s->gpr);
 	s->eip = out->finished ? CODE_EXIT : (uint32_t)passage->frame[0];
