@@ -35,6 +35,9 @@
 #define WINDOW_PAGES (2 * PAGES_4G) /* with both margins */
 #define MARGIN       (UINT64_C(2) << 30)
 enum { MARGIN_PAGES = PAGES_4G / 2, PAGE_SHIFT = 12, MAPPED_MAX = 24000, AROUND = 16 };
+/* Calls of mmap() between two flushes, over all windows of a machine: each may split two mappings of
+ * the process, of which Linux allows 65530 (vm.max_map_count), and the rest of minivm needs some. */
+enum { SPLITS_MAX = 24000 };
 /* Instructions, by privilege. */
 static const uint64_t after_min[2] = {16 << 20, 1 << 20}, after_first[2] = {16 << 20, 3 << 20};
 enum { AFTER_MAX = 1 << 30 };
@@ -47,6 +50,7 @@ struct jit_window {
 	uint64_t writable[WINDOW_PAGES / 64]; /* mapped for writing */
 	uint32_t *list;                       /* of mapped pages, some of them twice */
 	unsigned count;
+	unsigned splits, splits_max; /* see SPLITS_MAX */
 
 	bool on;
 	uint64_t since;  /* instructions at the last flush, or since it is on */
@@ -78,6 +82,11 @@ static void clear_bit(uint64_t *bits, uint32_t page)
 
 /* ---- Mapping ---- */
 
+static bool is_full(const struct jit_window *w)
+{
+	return w->count + AROUND > MAPPED_MAX || w->splits >= w->splits_max;
+}
+
 static uint64_t entry(const struct soft_cpu *c, const struct jit_window *w, int32_t table,
 		      uint32_t page)
 {
@@ -91,7 +100,8 @@ static struct mem_region *shared_region(struct soft_cpu *c, struct jit_window *w
 	const struct mem_range *view;
 	size_t count;
 
-	if (w->region && host >= w->region->host && host < w->region->host + w->region->size)
+	if (w->region && !w->region->log_dirty && host >= w->region->host &&
+	    host < w->region->host + w->region->size)
 		return w->region;
 	view = memory_view(c->config.mem, &count);
 	for (size_t n = 0; n < count; n++) {
@@ -115,7 +125,7 @@ static bool map_page(struct soft_cpu *c, struct jit_window *w, uint32_t at, bool
 	const uint8_t *host = (const uint8_t *)(delta + ((uint64_t)page << PAGE_SHIFT));
 	struct mem_region *r;
 
-	if (!delta || w->count + AROUND > MAPPED_MAX)
+	if (!delta || is_full(w))
 		return false;
 	r = shared_region(c, w, host);
 	if (!r)
@@ -129,6 +139,7 @@ static bool map_page(struct soft_cpu *c, struct jit_window *w, uint32_t at, bool
 	if (mmap(where, (size_t)n << PAGE_SHIFT, PROT_READ | (writable ? PROT_WRITE : 0),
 		 MAP_SHARED | MAP_FIXED, r->shared_fd, host - r->host) == MAP_FAILED)
 		return false;
+	w->splits++;
 	for (uint32_t k = 0; k < n; k++) {
 		set_bit(w->mapped, at + k);
 		if (writable)
@@ -156,6 +167,7 @@ static void unmap_all(struct jit_window *w)
 		clear_bit(w->writable, w->list[n]);
 	}
 	w->count = 0;
+	w->splits = 0;
 }
 
 /* ---- When it is on ---- */
@@ -189,7 +201,7 @@ bool jit_window_wanted(struct soft_cpu *c)
 		c->jit.mode = 0;
 	} else if ((w->faults > WORTH_ALLOWANCE &&
 		    (w->faults - WORTH_ALLOWANCE) * WORTH > c->instructions - w->since) ||
-		   w->count + AROUND > MAPPED_MAX) {
+		   is_full(w)) {
 		turn_off(c, w);
 		w->since = c->instructions;
 	}
@@ -232,6 +244,10 @@ void jit_window_clear_page(struct soft_cpu *c, uint32_t linear, bool user)
 	     at < WINDOW_PAGES; at += PAGES_4G) {
 		if (!bit(w->mapped, (uint32_t)at))
 			continue;
+		if (w->splits++ >= w->splits_max) {
+			unmap_all(w);
+			return;
+		}
 		unmap(w, (uint32_t)at, 1);
 		clear_bit(w->mapped, (uint32_t)at);
 		clear_bit(w->writable, (uint32_t)at);
@@ -332,7 +348,7 @@ void jit_window_leave(void)
 	running = NULL;
 }
 
-static struct jit_window *window_new(bool user)
+static struct jit_window *window_new(const struct soft_cpu *c, bool user)
 {
 	struct jit_window *w = calloc(1, sizeof(*w));
 	void *start = mmap(NULL, ((size_t)WINDOW_PAGES + 1) << PAGE_SHIFT, PROT_NONE,
@@ -349,6 +365,7 @@ static struct jit_window *window_new(bool user)
 		return NULL;
 	}
 	w->user = user;
+	w->splits_max = SPLITS_MAX / (2 * (c->config.cpus ? c->config.cpus : 1));
 	w->start = start;
 	w->after = after_first[user];
 	return w;
@@ -363,7 +380,7 @@ void jit_window_new(struct soft_cpu *c)
 		return;
 	pthread_once(&handler_once, set_handler);
 	for (unsigned user = 0; user < 2 && handler_set; user++)
-		c->jit.window[user] = window_new(user);
+		c->jit.window[user] = window_new(c, user);
 }
 
 void jit_window_free(struct soft_cpu *c)
