@@ -88,14 +88,14 @@ static int parse_unix(const char *path, struct hostfwd *out, struct error *err)
 }
 
 /* "[address]:port" of the host's side. */
-static int parse_host(const char *text, struct hostfwd *out, struct error *err)
+static int parse_host(const char *text, int min, struct hostfwd *out, struct error *err)
 {
 	char address[ADDRESS_TEXT];
 	int port, r;
 	const char *rest = take(text, ':', address, sizeof(address));
 	if (!rest)
 		return error_set(err, EINVAL, "'%s' must be [address]:port", text);
-	if ((r = parse_port(rest, "the host's port", 1, &port, err)) < 0)
+	if ((r = parse_port(rest, "the host's port", min, &port, err)) < 0)
 		return r;
 	return parse_address(address, port, &out->host, &out->host_len, err);
 }
@@ -131,7 +131,7 @@ int hostfwd_parse(const char *rule, struct hostfwd *out, struct error *err)
 	} else {
 		rest = take_protocol(rule, &out->udp);
 		if (!rest || !(guest = take(rest, '-', host, sizeof(host))) ||
-		    parse_host(host, out, err) < 0)
+		    parse_host(host, 0, out, err) < 0) /* 0: one that is free */
 			return bad_rule(rule, err);
 	}
 	if (!(rest = take(guest, ':', address, sizeof(address))) ||
@@ -158,7 +158,7 @@ int hostfwd_parse_host(const char *rule, struct hostfwd *out, struct error *err)
 	if (!rest)
 		return error_set(err, EINVAL,
 				 "'%s' must be tcp|udp:[hostaddr]:hostport or unix:path", rule);
-	return parse_host(rest, out, err);
+	return parse_host(rest, 1, out, err);
 }
 
 int guestfwd_parse(const char *rule, struct guestfwd *out, struct error *err)

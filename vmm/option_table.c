@@ -580,7 +580,7 @@ const struct option_row option_table[] = {
 	 "user: the guest's connections become the host's: net=addr/len, host=, dhcpstart=, dns=,\n"
 	 "hostname=, domainname=, dnssearch=, ipv4=on|off, ipv6=on|off, ipv6-net=, ipv6-host=,\n"
 	 "ipv6-dns=, restrict=on, hostfwd=tcp|udp:[hostaddr]:port-[guestaddr]:port (as often as "
-	 "needed),\n"
+	 "needed; host port 0: a free one, info usernet says which),\n"
 	 "guestfwd=tcp:addr:port-chardev|cmd:command, tftp=dir, bootfile=file, tftp-server-name=.\n"
 	 "tap: an interface of the host: ifname=, script=file|no, downscript=file|no, br=bridge,\n"
 	 "helper=, fd=, fds=a:b, vnet_hdr=on|off, queues=n.\n"
