@@ -129,37 +129,61 @@ static bool set_rx(struct virtio_net *n, uint8_t command, struct virtio_chain *c
 	return true;
 }
 
+struct mac_table {
+	uint8_t mac[NET_MAC_TABLE][NET_MAC_LEN];
+	uint32_t entries;
+	bool overflow;
+};
+
 /* One of the two tables: a count and as many addresses. */
-static bool read_table(struct virtio_chain *c, uint8_t (*table)[NET_MAC_LEN], uint32_t *entries,
-		       bool *overflow)
+static bool read_table(struct virtio_chain *c, struct mac_table *table)
 {
 	uint8_t count_bytes[4], mac[NET_MAC_LEN];
 
 	if (!read_exactly(c, count_bytes, sizeof(count_bytes)))
 		return false;
 	uint32_t count = load_le32(count_bytes);
-	*entries = 0;
-	*overflow = count > NET_MAC_TABLE;
+	table->entries = 0;
+	table->overflow = count > NET_MAC_TABLE;
 	/* No driver has that many; a chain may hold far more bytes than there is RAM. */
 	if (count > TABLE_ENTRIES_MAX || count > c->out_len / NET_MAC_LEN)
 		return false;
 	for (uint32_t i = 0; i < count; i++) {
 		if (!read_exactly(c, mac, sizeof(mac)))
 			return false;
-		if (!*overflow)
-			memcpy(table[(*entries)++], mac, sizeof(mac));
+		if (!table->overflow)
+			memcpy(table->mac[table->entries++], mac, sizeof(mac));
 	}
+	return true;
+}
+
+/* Both tables take effect, or neither. */
+static bool set_mac_tables(struct virtio_net *n, struct virtio_chain *c)
+{
+	struct mac_table unicast, multicast;
+
+	if (!read_table(c, &unicast) || !read_table(c, &multicast))
+		return false;
+	memcpy(n->unicast, unicast.mac, unicast.entries * NET_MAC_LEN);
+	n->unicasts = unicast.entries;
+	n->unicast_overflow = unicast.overflow;
+	memcpy(n->multicast, multicast.mac, multicast.entries * NET_MAC_LEN);
+	n->multicasts = multicast.entries;
+	n->multicast_overflow = multicast.overflow;
 	return true;
 }
 
 static bool set_mac(struct virtio_net *n, uint8_t command, struct virtio_chain *c)
 {
-	if (command == MAC_ADDR_SET)
-		return virtio_has(&n->virtio, VIRTIO_NET_F_CTRL_MAC_ADDR) &&
-		       read_exactly(c, n->mac, sizeof(n->mac));
-	return command == MAC_TABLE_SET && virtio_has(&n->virtio, VIRTIO_NET_F_CTRL_RX) &&
-	       read_table(c, n->unicast, &n->unicasts, &n->unicast_overflow) &&
-	       read_table(c, n->multicast, &n->multicasts, &n->multicast_overflow);
+	uint8_t mac[NET_MAC_LEN];
+
+	if (command == MAC_TABLE_SET)
+		return virtio_has(&n->virtio, VIRTIO_NET_F_CTRL_RX) && set_mac_tables(n, c);
+	if (command != MAC_ADDR_SET || !virtio_has(&n->virtio, VIRTIO_NET_F_CTRL_MAC_ADDR) ||
+	    !read_exactly(c, mac, sizeof(mac)))
+		return false;
+	memcpy(n->mac, mac, sizeof(mac));
+	return true;
 }
 
 static bool set_vlan(struct virtio_net *n, uint8_t command, struct virtio_chain *c)
@@ -222,8 +246,10 @@ static bool execute(struct virtio_net *n, struct virtio_chain *c)
 	case CLASS_MAC: return set_mac(n, header[1], c);
 	case CLASS_VLAN: return set_vlan(n, header[1], c);
 	case CLASS_ANNOUNCE:
+		if (header[1] != ANNOUNCE_ACK || !virtio_has(&n->virtio, VIRTIO_NET_F_ANNOUNCE))
+			return false;
 		n->status &= (uint8_t)~NET_STATUS_ANNOUNCE;
-		return header[1] == ANNOUNCE_ACK && virtio_has(&n->virtio, VIRTIO_NET_F_ANNOUNCE);
+		return true;
 	case CLASS_MQ: return set_pairs(n, header[1], c);
 	case CLASS_OFFLOADS: return set_offloads(n, header[1], c);
 	default: return false;
