@@ -48,8 +48,7 @@ struct net_port {
 	struct net_port *peer;
 	bool down; /* by set_link */
 	unsigned vnet_hdr;
-	unsigned taken_fds; /* of ours, by the peer */
-	unsigned sending;   /* depth of our sends */
+	unsigned sending; /* depth of our sends */
 	struct loop_call flush;
 	struct list filters;
 	struct net_port_stats stats;
@@ -120,7 +119,7 @@ struct net_port *net_port_new(struct net *net, enum net_kind kind, const char *i
 			      const char *model, unsigned queues, const struct net_port_ops *ops,
 			      void *opaque, struct error *err)
 {
-	if (net_find(net, id)) {
+	if (kind == NET_NIC ? net_find_nic(net, id) : net_find_backend(net, id)) {
 		error_set(err, EEXIST, "there is a network device or backend with id=%s already",
 			  id);
 		return NULL;
@@ -158,16 +157,32 @@ void net_port_free(struct net_port *port)
 	free(port);
 }
 
-struct net_port *net_find(struct net *net, const char *id)
+static struct net_port *find(struct net *net, const char *id, bool nic)
 {
 	struct list *it;
 	list_for_each(it, &net->ports)
 	{
 		struct net_port *port = list_entry(it, struct net_port, link);
-		if (!strcmp(port->id, id))
+		if ((port->kind == NET_NIC) == nic && !strcmp(port->id, id))
 			return port;
 	}
 	return NULL;
+}
+
+struct net_port *net_find_nic(struct net *net, const char *id)
+{
+	return find(net, id, true);
+}
+
+struct net_port *net_find_backend(struct net *net, const char *id)
+{
+	return find(net, id, false);
+}
+
+struct net_port *net_find(struct net *net, const char *id)
+{
+	struct net_port *port = net_find_backend(net, id);
+	return port ? port : net_find_nic(net, id);
 }
 
 void net_for_each(struct net *net, void (*fn)(void *opaque, struct net_port *port), void *opaque)
@@ -265,10 +280,6 @@ void net_part(struct net_port *port)
 	struct net_port *peer = port->peer;
 	if (!peer)
 		return;
-	for (unsigned n = 0; n < NET_MAX_QUEUES; n++) {
-		net_give_fd(port, n);
-		net_give_fd(peer, n);
-	}
 	net_set_vnet_hdr(port->kind == NET_NIC ? port : peer, 0);
 	forget_waiting(port);
 	forget_waiting(peer);
@@ -294,16 +305,10 @@ void net_set_link(struct net_port *port, bool up)
 
 /* ---- Filters ---- */
 
-int net_filter_attach(struct net_filter *filter, struct net_port *port, struct error *err)
+void net_filter_attach(struct net_filter *filter, struct net_port *port)
 {
-	if (port->taken_fds || (port->peer && port->peer->taken_fds))
-		return error_set(err, EBUSY,
-				 "the frames of '%s' go straight between the card and the kernel; "
-				 "give the filter on the command line",
-				 port->id);
 	filter->port = port;
 	list_push_back(&port->filters, &filter->link);
-	return 0;
 }
 
 void net_filter_detach(struct net_filter *filter)
@@ -518,7 +523,7 @@ void net_drop_backlog(struct net_port *port)
 	}
 }
 
-/* ---- Offloads and direct paths ---- */
+/* ---- Offloads ---- */
 
 unsigned net_peer_offloads(const struct net_port *port)
 {
@@ -564,25 +569,4 @@ void net_use_queues(struct net_port *port, unsigned queues)
 unsigned net_peer_queues(const struct net_port *port)
 {
 	return port->peer ? port->peer->queues : 1;
-}
-
-int net_take_fd(struct net_port *port, unsigned queue)
-{
-	struct net_port *peer = port->peer;
-	if (!peer || queue >= peer->queues || !peer->ops->take_fd || !list_empty(&port->filters) ||
-	    !list_empty(&peer->filters) || (peer->taken_fds >> queue & 1))
-		return -1;
-	int fd = peer->ops->take_fd(peer->opaque, queue);
-	if (fd >= 0)
-		peer->taken_fds |= 1u << queue;
-	return fd;
-}
-
-void net_give_fd(struct net_port *port, unsigned queue)
-{
-	struct net_port *peer = port->peer;
-	if (!peer || queue >= NET_MAX_QUEUES || !(peer->taken_fds >> queue & 1))
-		return;
-	peer->taken_fds &= ~(1u << queue);
-	peer->ops->give_fd(peer->opaque, queue);
 }

@@ -18,9 +18,7 @@
  * come back meanwhile (the user network answers at once) are delivered from the loop a moment
  * later. resume() always comes from the loop.
  *
- * Threads: the machine lock is held in every call and every callback. A data path without the lock
- * is possible where the backend is a kernel device: net_take_fd() hands a queue's descriptor to
- * the card's own thread, which then reads and writes frames itself.
+ * Threads: the machine lock is held in every call and every callback.
  *
  * virtio-net headers: a port that can (net_peer_offloads()) exchanges frames that begin with
  * struct virtio_net_hdr (virtio 1.2, 5.1.6) once the card asked for it by
@@ -90,9 +88,6 @@ struct net_port_ops {
 	int (*set_vnet_hdr)(void *opaque, unsigned hdr_len);
 	void (*set_offload)(void *opaque, unsigned offloads); /* what the peer can receive */
 	void (*set_queues)(void *opaque, unsigned queues);    /* the peer uses the first `queues` */
-	/* Stops serving the queue and returns its descriptor; give_fd() serves it again. */
-	int (*take_fd)(void *opaque, unsigned queue);
-	void (*give_fd)(void *opaque, unsigned queue);
 
 	/* Cards that have filters: fills all of it. */
 	void (*rx_filter)(void *opaque, struct net_rx_filter *out);
@@ -115,7 +110,8 @@ struct loop *net_loop(const struct net *net);
 struct clock *net_clock(const struct net *net);
 
 /*
- * A port. `id` is copied and unique (-EEXIST); `model` is "user", "tap", "ne2k_pci" (must stay
+ * A port. `id` is copied and unique (-EEXIST) among the cards, or among backends and hub ports: a card
+ * may be called as its backend is. `model` is "user", "tap", "ne2k_pci" (must stay
  * valid). Backends: freed with the net or by net_port_free(), which calls ops->free. NICs free
  * theirs.
  */
@@ -124,7 +120,11 @@ struct net_port *net_port_new(struct net *net, enum net_kind kind, const char *i
 			      void *opaque, struct error *err);
 /* Parts it first. */
 void net_port_free(struct net_port *port);
+/* The backend or hub port of this name, else the card. */
 struct net_port *net_find(struct net *net, const char *id);
+/* Only a card; only a backend or hub port. */
+struct net_port *net_find_nic(struct net *net, const char *id);
+struct net_port *net_find_backend(struct net *net, const char *id);
 const char *net_port_id(const struct net_port *port);
 const char *net_port_model(const struct net_port *port);
 enum net_kind net_port_kind(const struct net_port *port);
@@ -174,14 +174,6 @@ void net_set_peer_offload(struct net_port *port, unsigned offloads);
 /* The NIC uses the first `queues` of its queues, and so shall the peer. */
 void net_use_queues(struct net_port *port, unsigned queues);
 unsigned net_peer_queues(const struct net_port *port);
-/*
- * The peer's descriptor for one queue (nonblocking; read() and writev() move one frame each, with
- * the header agreed on), or -1 where there is no such path: no tap, or a filter is attached. Until
- * net_give_fd() the backend leaves the queue alone. The card must stop using it when the link goes
- * down and before it is parted; any thread may use the descriptor.
- */
-int net_take_fd(struct net_port *port, unsigned queue);
-void net_give_fd(struct net_port *port, unsigned queue);
 
 /*
  * Filters see each frame that passes a port, in either direction, without its vnet header. The
@@ -193,8 +185,7 @@ struct net_filter {
 	struct net_port *port; /* NULL once the port is gone */
 	struct list link;
 };
-/* -EBUSY while a card has taken the port's descriptor. */
-int net_filter_attach(struct net_filter *filter, struct net_port *port, struct error *err);
+void net_filter_attach(struct net_filter *filter, struct net_port *port);
 void net_filter_detach(struct net_filter *filter);
 
 /* Copies at most `len` bytes from offset `from` of the vector; returns how many. */

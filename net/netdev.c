@@ -109,7 +109,7 @@ static struct net_port *hubport_open(const struct netdev_env *env, const char *i
 		error_set(err, EINVAL, "hubport needs hubid=N");
 	else if (opts_get_u64(opts, "hubid", &hub, err) == 0 && hub > INT32_MAX)
 		error_set(err, EINVAL, "'hubid' must be 0 to %d", INT32_MAX);
-	else if (netdev && !(other = net_find(env->net, netdev)))
+	else if (netdev && !(other = net_find_backend(env->net, netdev)))
 		error_set(err, ENOENT, "there is no backend with id=%s; it must come first",
 			  netdev);
 	if (err->code)

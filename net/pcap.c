@@ -28,6 +28,7 @@ struct pcap_dump {
 	struct net_filter filter;
 	int fd;
 	unsigned maxlen;
+	enum pcap_frames frames;
 	char *path;
 	uint8_t record[RECORD_LEN + NET_FRAME_MAX];
 };
@@ -38,7 +39,8 @@ static void write_frame(struct net_filter *filter, bool sent, const struct iovec
 	struct pcap_dump *d = container_of(filter, struct pcap_dump, filter);
 	size_t keep = len < d->maxlen ? len : d->maxlen;
 	struct timeval now;
-	if (d->fd < 0 || keep > NET_FRAME_MAX)
+	if (d->fd < 0 || keep > NET_FRAME_MAX ||
+	    (d->frames != PCAP_ALL && sent != (d->frames == PCAP_SENT)))
 		return;
 	gettimeofday(&now, NULL);
 	store_le32(d->record, (uint32_t)now.tv_sec);
@@ -55,11 +57,12 @@ static void write_frame(struct net_filter *filter, bool sent, const struct iovec
 }
 
 struct pcap_dump *pcap_dump_new(struct net_port *port, const char *path, unsigned maxlen,
-				struct error *err)
+				enum pcap_frames frames, struct error *err)
 {
 	uint8_t header[MAGIC_LEN] = {0};
 	struct pcap_dump *d = xcalloc(1, sizeof(*d));
 	d->maxlen = maxlen;
+	d->frames = frames;
 	d->filter.frame = write_frame;
 	d->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (d->fd < 0) {
@@ -76,8 +79,7 @@ struct pcap_dump *pcap_dump_new(struct net_port *port, const char *path, unsigne
 		error_errno(err, -r, "cannot write '%s'", path);
 		goto fail;
 	}
-	if (net_filter_attach(&d->filter, port, err) < 0)
-		goto fail;
+	net_filter_attach(&d->filter, port);
 	d->path = xstrdup(path);
 	return d;
 fail:

@@ -9,10 +9,13 @@ enum { PCAP_MAXLEN = 65536, PCAP_MAXLEN_MAX = 1 << 20 };
 
 struct pcap_dump;
 
+/* Which frames: both directions, or what the port receives or sends. */
+enum pcap_frames { PCAP_ALL, PCAP_RECEIVED, PCAP_SENT };
+
 /* Creates (or empties) the file and starts writing what passes the port, at most `maxlen` bytes
  * of each frame. */
 struct pcap_dump *pcap_dump_new(struct net_port *port, const char *path, unsigned maxlen,
-				struct error *err);
+				enum pcap_frames frames, struct error *err);
 void pcap_dump_free(struct pcap_dump *dump);
 
 #endif

@@ -41,7 +41,6 @@ struct tap_queue {
 	struct loop_fd *watch;
 	bool wait_write; /* receive() said no */
 	bool attached;
-	bool taken;  /* by the card (take_fd) */
 	size_t held; /* bytes of the frame in `frame` that the card had no room for */
 	uint8_t frame[NET_FRAME_MAX];
 };
@@ -61,7 +60,7 @@ static void tap_ready(void *opaque, unsigned events);
 static void update_watch(struct tap_queue *q)
 {
 	unsigned events = (q->held ? 0u : LOOP_READ) | (q->wait_write ? LOOP_WRITE : 0u);
-	if (q->taken || !q->attached)
+	if (!q->attached)
 		events = 0;
 	if (!events) {
 		loop_fd_free(q->watch);
@@ -213,24 +212,6 @@ static void tap_set_queues(void *opaque, unsigned queues)
 	}
 }
 
-static int tap_take_fd(void *opaque, unsigned queue)
-{
-	struct tap *tap = opaque;
-	struct tap_queue *q = tap->queue[queue];
-	q->taken = true;
-	q->held = 0;
-	q->wait_write = false;
-	update_watch(q);
-	return q->fd;
-}
-
-static void tap_give_fd(void *opaque, unsigned queue)
-{
-	struct tap *tap = opaque;
-	tap->queue[queue]->taken = false;
-	update_watch(tap->queue[queue]);
-}
-
 static void tap_describe(void *opaque, struct strbuf *out)
 {
 	struct tap *tap = opaque;
@@ -258,8 +239,6 @@ static const struct net_port_ops tap_ops = {
 	.set_vnet_hdr = tap_set_vnet_hdr,
 	.set_offload = tap_set_offload,
 	.set_queues = tap_set_queues,
-	.take_fd = tap_take_fd,
-	.give_fd = tap_give_fd,
 	.describe = tap_describe,
 	.free = tap_free,
 };

@@ -26,9 +26,11 @@
 #include "lib/loop.h"
 #include "net/user_internal.h"
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 enum { MS = 1000000 };
 
@@ -245,11 +247,9 @@ static bool user_receive(void *opaque, unsigned queue, const struct iovec *iov, 
 static void user_describe(void *opaque, struct strbuf *out)
 {
 	const struct user *u = opaque;
-	char net[INET_ADDRSTRLEN], mask[INET_ADDRSTRLEN];
+	char net[INET_ADDRSTRLEN];
 	inet_ntop(AF_INET, &u->net4, net, sizeof(net));
-	inet_ntop(AF_INET, &u->mask4, mask, sizeof(mask));
-	strbuf_printf(out, "type=user,net=%s,netmask=%s,restrict=%s", net, mask,
-		      u->restricted ? "on" : "off");
+	strbuf_printf(out, "type=user,net=%s,restrict=%s", net, u->restricted ? "on" : "off");
 }
 
 static void user_free(void *opaque)
@@ -261,6 +261,7 @@ static void user_free(void *opaque)
 	if (u->slirp)
 		slirp_cleanup(u->slirp);
 	user_streams_close(u);
+	user_paths_remove(u);
 	for (size_t n = 0; n < u->fd_count; n++)
 		if (u->fds[n])
 			unregister_fd((int)n, u);
@@ -295,11 +296,52 @@ int user_hostfwd_remove(struct net_port *port, const char *rule, struct error *e
 	return r;
 }
 
+/* The path of a unix socket of this number, or false. */
+static bool unix_path(int fd, struct sockaddr_un *name)
+{
+	socklen_t len = sizeof(*name);
+	memset(name, 0, sizeof(*name));
+	return fd >= 0 && getsockname(fd, (struct sockaddr *)name, &len) == 0 &&
+	       name->sun_family == AF_UNIX && len <= sizeof(*name);
+}
+
+/* A line of libslirp's table: "  TCP[STATE]  FD  address  port  address  port  bytes  bytes". It
+ * prints a unix socket's name as if it were an IPv4 address. */
+static void put_line(struct strbuf *out, const char *line, size_t len)
+{
+	enum { ADDRESS_AND_PORT = 21 };
+	struct sockaddr_un name;
+	const char *at = memchr(line, ']', len), *end = line + len;
+	char *address;
+	long fd = at ? strtol(at + 1, &address, 10) : -1;
+	if (!at || address == at + 1 || address >= end || !unix_path((int)fd, &name)) {
+		strbuf_append(out, line, len);
+		return;
+	}
+	strbuf_append(out, line, (size_t)(address - line));
+	const char *rest = address;
+	for (unsigned word = 0; word < 2; word++) {
+		while (rest < end && *rest == ' ')
+			rest++;
+		while (rest < end && *rest != ' ')
+			rest++;
+	}
+	char text[sizeof(name.sun_path) + sizeof("unix:")];
+	snprintf(text, sizeof(text), "unix:%.*s", (int)sizeof(name.sun_path), name.sun_path);
+	strbuf_printf(out, " %*s", ADDRESS_AND_PORT, text);
+	strbuf_append(out, rest, (size_t)(end - rest));
+}
+
 void user_info(struct net_port *port, struct strbuf *out)
 {
 	struct user *u = net_port_opaque(port);
 	char *text = slirp_connection_info(u->slirp);
-	strbuf_puts(out, text);
+	for (const char *line = text; *line;) {
+		const char *end = strchr(line, '\n');
+		size_t len = end ? (size_t)(end - line) + 1 : strlen(line);
+		put_line(out, line, len);
+		line += len;
+	}
 	free(text); /* g_malloc() is malloc() since GLib 2.46 */
 }
 
@@ -314,6 +356,7 @@ static struct net_port *user_open(const struct netdev_env *env, const char *id, 
 	u->net = env->net;
 	u->streams = env->streams;
 	list_init(&u->forwards);
+	list_init(&u->paths);
 	loop_call_init(&u->turn, user_turn, u);
 	timer_init(&u->timeout, net_clock(u->net), user_turn, u);
 	if (user_config(u, opts, &config, &search, err) < 0)

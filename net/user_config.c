@@ -11,11 +11,15 @@
 #include "net/user_rules.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { HOST_AT = 2, DNS_AT = 3, GUEST_AT = 15, NAME_MAX_LEN = 128, DNS_SEARCH_MAX = 30 };
+enum { HOST_NAME_LEN = 32 }; /* what libslirp keeps of it */
 
 /* A literal IPv4 address within the network, or the network's n-th. */
 static int address4(struct user *u, struct opts *opts, const char *key, unsigned n,
@@ -28,6 +32,9 @@ static int address4(struct user *u, struct opts *opts, const char *key, unsigned
 		return 0;
 	if (inet_pton(AF_INET, text, out) != 1)
 		return error_set(err, EINVAL, "'%s' must be an IPv4 address, not '%s'", key, text);
+	/* The name server may be one of the real world, where the guest can get there. */
+	if ((out->s_addr & mask) != u->net4.s_addr && !strcmp(key, "dns") && !u->restricted)
+		return 0;
 	if ((out->s_addr & mask) != u->net4.s_addr)
 		return error_set(err, EINVAL, "'%s=%s' does not lie in the network", key, text);
 	if (!(out->s_addr & ~mask) || (out->s_addr | mask) == UINT32_MAX)
@@ -164,7 +171,7 @@ int user_config(struct user *u, struct opts *opts, SlirpConfig *c, const char **
 	    (r = opts_get_bool(opts, "ipv6", &ipv6, err)) < 0 ||
 	    (r = opts_get_bool(opts, "restrict", &u->restricted, err)) < 0 ||
 	    (r = config4(u, opts, c, err)) < 0 || (r = config6(opts, c, err)) < 0 ||
-	    (r = name(opts, "hostname", 33, &c->vhostname, err)) < 0 ||
+	    (r = name(opts, "hostname", HOST_NAME_LEN, &c->vhostname, err)) < 0 ||
 	    (r = name(opts, "domainname", 255, &c->vdomainname, err)) < 0 ||
 	    (r = name(opts, "tftp-server-name", 63, &c->tftp_server_name, err)) < 0 ||
 	    (r = name(opts, "bootfile", NAME_MAX_LEN - 1, &c->bootfile, err)) < 0 ||
@@ -184,12 +191,64 @@ int user_config(struct user *u, struct opts *opts, SlirpConfig *c, const char **
 
 /* ---- Forwards ---- */
 
+/* A socket that a program left behind when it ended is in the way; one that is listened to is not
+ * touched. */
+static void remove_dead_socket(const struct sockaddr_un *name, socklen_t len)
+{
+	struct stat st;
+	if (lstat(name->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return;
+	if (connect(fd, (const struct sockaddr *)name, len) < 0 && errno == ECONNREFUSED)
+		unlink(name->sun_path);
+	close(fd);
+}
+
+static void keep_path(struct user *u, const char *path)
+{
+	struct user_path *p = xmalloc(sizeof(*p) + strlen(path) + 1);
+	strcpy(p->path, path);
+	list_push_back(&u->paths, &p->link);
+}
+
+/* Those of this path; NULL: all. */
+static void remove_paths(struct user *u, const char *path)
+{
+	struct list *it, *next;
+	list_for_each_safe(it, next, &u->paths)
+	{
+		struct user_path *p = list_entry(it, struct user_path, link);
+		if (path && strcmp(path, p->path) != 0)
+			continue;
+		unlink(p->path);
+		list_remove(&p->link);
+		free(p);
+	}
+}
+
+void user_paths_remove(struct user *u)
+{
+	remove_paths(u, NULL);
+}
+
+static bool have_unix_sockets(void)
+{
+	unsigned major = 0, minor = 0;
+	sscanf(slirp_version_string(), "%u.%u", &major, &minor);
+	return major > 4 || (major == 4 && minor >= 7);
+}
+
 int user_add_hostfwd(struct user *u, const char *rule, struct error *err)
 {
 	struct hostfwd f;
 	int r = hostfwd_parse(rule, &f, err), failed;
 	if (r < 0)
 		return r;
+	bool unix_socket = f.host.any.sa_family == AF_UNIX;
+	if (unix_socket)
+		remove_dead_socket(&f.host.un, f.host_len);
 	errno = 0;
 	if (f.host.any.sa_family == AF_INET)
 		failed = slirp_add_hostfwd(u->slirp, f.udp, f.host.in.sin_addr,
@@ -203,14 +262,15 @@ int user_add_hostfwd(struct user *u, const char *rule, struct error *err)
 		return error_set(err, ENOTSUP,
 				 "forward rule '%s': this libslirp forwards IPv4 only", rule);
 #endif
-	if (failed && f.host.any.sa_family == AF_UNIX)
+	if (failed && unix_socket && !have_unix_sockets())
 		return error_set(err, ENOTSUP,
-				 "cannot forward '%s': this libslirp (%s) has no unix sockets, or "
-				 "the path cannot be bound",
+				 "cannot forward '%s': libslirp %s has no unix sockets, 4.7 does",
 				 rule, slirp_version_string());
 	if (failed)
 		return error_errno(err, errno ? errno : EADDRINUSE,
 				   "cannot set up the host's end of '%s'", rule);
+	if (unix_socket)
+		keep_path(u, f.host.un.sun_path);
 	return 0;
 }
 
@@ -230,7 +290,11 @@ int user_remove_hostfwd(struct user *u, const char *rule, struct error *err)
 #else
 		failed = true;
 #endif
-	return failed ? error_set(err, ENOENT, "there is no forward from '%s'", rule) : 0;
+	if (failed)
+		return error_set(err, ENOENT, "there is no forward from '%s'", rule);
+	if (f.host.any.sa_family == AF_UNIX)
+		remove_paths(u, f.host.un.sun_path);
+	return 0;
 }
 
 static size_t forward_room(void *opaque)

@@ -29,6 +29,12 @@ struct user_forward {
 	struct list link;
 };
 
+/* hostfwd=unix: its socket's file, which libslirp leaves behind. */
+struct user_path {
+	struct list link;
+	char path[];
+};
+
 struct user {
 	struct net *net;
 	struct net_port *port;
@@ -39,6 +45,7 @@ struct user {
 	struct loop_call turn;
 	struct timer timeout;
 	struct list forwards;
+	struct list paths;
 	struct in_addr net4, mask4;
 	bool restricted;
 	struct user_syns syns;
@@ -56,5 +63,7 @@ int user_remove_hostfwd(struct user *u, const char *rule, struct error *err);
 /* Lets the streams of guestfwd= bring what libslirp has room for now. */
 void user_streams_poll(struct user *u);
 void user_streams_close(struct user *u);
+/* Removes the sockets of hostfwd=unix. */
+void user_paths_remove(struct user *u);
 
 #endif

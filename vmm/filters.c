@@ -10,13 +10,15 @@ static void *create(void *context, const char *id, struct opts *opts, struct err
 {
 	struct machine *m = context;
 	const char *netdev = opts_get(opts, "netdev"), *file = opts_get(opts, "file");
-	const char *queue = opts_get(opts, "queue"), *status = opts_get(opts, "status");
+	const char *status = opts_get(opts, "status");
+	static const char *const queues[] = {
+		[PCAP_ALL] = "all", [PCAP_RECEIVED] = "rx", [PCAP_SENT] = "tx", NULL};
+	int queue = PCAP_ALL;
 	uint64_t max = PCAP_MAXLEN;
-	if (opts_get_size(opts, "maxlen", &max, err) < 0)
+	if (opts_get_size(opts, "maxlen", &max, err) < 0 ||
+	    opts_get_enum(opts, "queue", queues, &queue, err) < 0)
 		return NULL;
-	if (queue && strcmp(queue, "all"))
-		error_set(err, ENOTSUP, "'queue' must be all: frames of both directions are kept");
-	else if (status && strcmp(status, "on"))
+	if (status && strcmp(status, "on"))
 		error_set(err, ENOTSUP, "'status' must be on; leave the object out instead");
 	else if (!netdev || !file)
 		error_set(err, EINVAL, "it needs netdev=ID and file=FILE");
@@ -24,12 +26,12 @@ static void *create(void *context, const char *id, struct opts *opts, struct err
 		error_set(err, EINVAL, "'maxlen' must be 1 to %d bytes", PCAP_MAXLEN_MAX);
 	if (err->code)
 		return NULL;
-	struct net_port *port = net_find(m->net, netdev);
+	struct net_port *port = net_find_backend(m->net, netdev);
 	if (!port) {
 		error_set(err, ENOENT, "there is no -netdev with id=%s", netdev);
 		return NULL;
 	}
-	return pcap_dump_new(port, file, (unsigned)max, err);
+	return pcap_dump_new(port, file, (unsigned)max, (enum pcap_frames)queue, err);
 }
 
 static void destroy(void *object)
@@ -39,7 +41,8 @@ static void destroy(void *object)
 
 const struct object_type filter_dump_type = {
 	.name = "filter-dump",
-	.help = "netdev=ID,file=FILE,maxlen=BYTES: writes the frames to a pcap file",
+	.help = "netdev=ID,file=FILE,maxlen=BYTES,queue=all|rx|tx: writes the frames to a pcap "
+		"file",
 	.phase = OBJECT_LAST,
 	.create = create,
 	.free = destroy,

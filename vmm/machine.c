@@ -396,6 +396,7 @@ static int build(struct machine *m, struct error *err)
 	    (r = firmware_build(m, err)) < 0 || /* fw_cfg: tables, boot order, kernel */
 	    (r = consoles_build(m, err)) < 0)   /* monitors, QMP */
 		return r;
+	nics_warn(m);
 	return machine_reset_all(m, err);
 }
 

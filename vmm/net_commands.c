@@ -112,7 +112,7 @@ int nics_hostfwd(struct machine *m, bool add, const char *netdev, const char *ru
 {
 	struct listing l = {0};
 	if (netdev) {
-		l.found = net_find(m->net, netdev);
+		l.found = net_find_backend(m->net, netdev);
 		if (!l.found || !user_is(l.found))
 			return error_set(err, ENOENT, "there is no user network with id=%s",
 					 netdev);
@@ -129,17 +129,22 @@ int nics_hostfwd(struct machine *m, bool add, const char *netdev, const char *ru
 
 int nics_set_link(struct machine *m, const char *name, bool up, struct error *err)
 {
-	struct net_port *port = net_find(m->net, name);
-	if (!port)
+	/* Card and backend may have the same name; then the cable is cut at both its ends. */
+	struct net_port *nic = net_find_nic(m->net, name);
+	struct net_port *backend = net_find_backend(m->net, name);
+	if (!nic && !backend)
 		return error_set(err, ENODEV, "Device '%s' not found", name);
-	net_set_link(port, up);
+	if (backend)
+		net_set_link(backend, up);
+	if (nic)
+		net_set_link(nic, up);
 	return 0;
 }
 
 int nics_netdev_del(struct machine *m, const char *id, struct error *err)
 {
-	struct net_port *port = net_find(m->net, id);
-	if (!port || net_port_kind(port) == NET_NIC)
+	struct net_port *port = net_find_backend(m->net, id);
+	if (!port)
 		return error_set(err, ENODEV, "Device '%s' not found", id);
 	net_port_free(port);
 	return 0;

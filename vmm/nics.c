@@ -13,6 +13,7 @@
  * the same for the same machine; the n-th card's is n higher.
  */
 #include "vmm/nics.h"
+#include "core/iobus.h"
 #include "devices/ne2000.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
@@ -171,12 +172,6 @@ static int choose_mac(struct machine *m, struct opts *opts, struct nic_config *o
 		net_default_mac(seed, n->cards, out->mac);
 		free(seed);
 	}
-	for (unsigned i = 0; i < n->cards; i++)
-		if (!memcmp(n->mac[i], out->mac, NET_MAC_LEN))
-			warn("two network cards have the same MAC address "
-			     "%02x:%02x:%02x:%02x:%02x:%02x",
-			     out->mac[0], out->mac[1], out->mac[2], out->mac[3], out->mac[4],
-			     out->mac[5]);
 	memcpy(n->mac[n->cards++], out->mac, NET_MAC_LEN);
 	return 0;
 }
@@ -186,20 +181,15 @@ int nic_config_parse(struct machine *m, struct opts *opts, const char *driver, c
 {
 	const char *netdev = opts_get(opts, "netdev");
 	*out = (struct nic_config){.net = m->net};
-	if (netdev && !(out->peer = net_find(m->net, netdev)))
+	if (netdev && !(out->peer = net_find_backend(m->net, netdev)))
 		return error_set(err, ENOENT, "there is no -netdev with id=%s", netdev);
-	if (out->peer && net_port_kind(out->peer) == NET_NIC)
-		return error_set(err, EINVAL, "netdev=%s: that is a card, no backend", netdev);
-	if (!out->peer)
-		warn("the network card '%s' is connected to nothing (no netdev=)",
-		     id ? id : driver);
 	if (id) {
 		out->id = keep_name(m->nics, id);
 	} else {
 		char text[64];
 		for (unsigned n = 0;; n++) {
 			snprintf(text, sizeof(text), "%s.%u", driver, n);
-			if (!net_find(m->net, text))
+			if (!net_find_nic(m->net, text))
 				break;
 		}
 		out->id = keep_name(m->nics, text);
@@ -209,16 +199,38 @@ int nic_config_parse(struct machine *m, struct opts *opts, const char *driver, c
 
 /* ---- NE2000 cards ---- */
 
-static int add_isa_card(struct machine *m, const char *option, const char *text, struct error *err)
+struct port_owner {
+	uint16_t base;
+	const char *name;
+};
+
+static void find_owner(void *opaque, const char *name, uint16_t base, unsigned count)
+{
+	struct port_owner *o = opaque;
+	if (base < o->base + NE2000_PORTS && o->base < base + count)
+		o->name = name;
+}
+
+/* No BAR is mapped yet: what has ports now has them always. */
+static int ports_are_free(struct machine *m, uint16_t iobase, struct error *err)
+{
+	struct port_owner o = {.base = iobase};
+	iobus_for_each(m->env.io, find_owner, &o);
+	if (!o.name)
+		return 0;
+	return error_set(err, EBUSY,
+			 "iobase=0x%x: of the ports from 0x%x to 0x%x some belong to '%s'", iobase,
+			 iobase, iobase + NE2000_PORTS - 1, o.name);
+}
+
+static int add_isa_card(struct machine *m, const char *text, struct error *err)
 {
 	struct opts opts;
 	struct nic_config nic;
 	uint64_t iobase = NE2000_ISA_IOBASE, irq = NE2000_ISA_IRQ;
 	int r = opts_parse(&opts, text, "driver", err);
-	if (r < 0) {
-		error_prefix(err, "%s %s", option, text);
+	if (r < 0)
 		return r;
-	}
 	opts_get(&opts, "driver");
 	if ((r = opts_get_u64(&opts, "iobase", &iobase, err)) < 0 ||
 	    (r = opts_get_u64(&opts, "irq", &irq, err)) < 0)
@@ -235,6 +247,8 @@ static int add_isa_card(struct machine *m, const char *option, const char *text,
 			      "12, 14 or 15");
 		goto out;
 	}
+	if ((r = ports_are_free(m, (uint16_t)iobase, err)) < 0)
+		goto out;
 	if ((r = nic_config_parse(m, &opts, "ne2k_isa", opts_get(&opts, "id"), &nic, err)) < 0)
 		goto out;
 	r = opts_check_unused(&opts, "ne2k_isa",
@@ -253,8 +267,6 @@ static int add_isa_card(struct machine *m, const char *option, const char *text,
 	entry->card = card;
 	list_push_back(&m->nics->isa, &entry->link);
 out:
-	if (r < 0)
-		error_prefix(err, "%s %s", option, text);
 	opts_free(&opts);
 	return r;
 }
@@ -319,6 +331,8 @@ static int add_card(struct machine *m, const char *option, struct opts *opts, co
 {
 	const char *model = find_model(opts_get(opts, "model"), err);
 	const char *id = opts_get(opts, "name");
+	if (!id && !strcmp(option, "-net"))
+		id = opts_get(opts, "id");
 	struct strbuf text = STRBUF_INIT;
 	int r = 0;
 	if (!model) {
@@ -339,9 +353,11 @@ static int add_card(struct machine *m, const char *option, struct opts *opts, co
 			      opts->item[n].value);
 	}
 	if (nics_is_isa_card(model))
-		r = add_isa_card(m, option, strbuf_str(&text), err);
-	else if (!pci_device_add(m, option, strbuf_str(&text), err))
+		r = add_isa_card(m, strbuf_str(&text), err);
+	else if (!pci_device_add(m, NULL, strbuf_str(&text), err))
 		r = -err->code;
+	if (r < 0)
+		error_prefix(err, "%s %s", option, opts->source);
 	strbuf_free(&text);
 	return r;
 }
@@ -369,7 +385,7 @@ static char *backend_id(struct machine *m, const char *type)
 {
 	for (unsigned n = 0;; n++) {
 		char *id = xasprintf("%s.%u", type, n);
-		if (!net_find(m->net, id))
+		if (!net_find_backend(m->net, id))
 			return id;
 		free(id);
 	}
@@ -386,6 +402,9 @@ static struct net_port *open_backend(struct machine *m, const char *option, cons
 		return NULL;
 	}
 	opts.source = xstrdup(text);
+	/* -nic without a type is the user network. */
+	if (with_card && !opts_has(&given, "type"))
+		opts_set(&given, "type", "user");
 	const char *type = opts_get(&given, "type");
 	for (size_t n = 0; n < given.count; n++) {
 		const char *key = given.item[n].key;
@@ -456,7 +475,7 @@ static int add_old_card(struct machine *m, const char *text, struct error *err)
 	if (r == 0) {
 		r = opts_check_unused(&opts, "-net nic",
 				      (const char *const[]){"macaddr", "model", "netdev", "name",
-							    "addr", "vectors", NULL},
+							    "id", "addr", "vectors", NULL},
 				      err);
 	}
 	opts_free(&opts);
@@ -536,16 +555,72 @@ static int build_isa_cards(struct machine *m, struct error *err)
 	for (size_t n = 0; n < list->count && r == 0; n++) {
 		const char *text = list->item[n];
 		if (begins(text, "ne2k_isa") || begins(text, "driver=ne2k_isa"))
-			r = add_isa_card(m, "-device", text, err);
+			r = add_isa_card(m, text, err);
+		if (r < 0)
+			error_prefix(err, "-device %s", text);
 	}
 	return r;
 }
 
-/* A backend that nothing is connected to is most likely a mistake. */
+struct hub_members {
+	struct net *net;
+	int hub;
+	const struct net_port *first;
+	bool card, network;
+};
+
+static void count_members(void *opaque, struct net_port *port)
+{
+	struct hub_members *h = opaque;
+	if (net_hubport_id(port) != h->hub)
+		return;
+	const struct net_port *peer = net_peer(port);
+	if (!h->first)
+		h->first = port;
+	if (peer && net_port_kind(peer) == NET_NIC)
+		h->card = true;
+	else if (peer)
+		h->network = true;
+}
+
+/* A card or a backend that nothing is connected to is most likely a mistake. */
 static void warn_unused(void *opaque, struct net_port *port)
 {
-	if (net_port_kind(port) != NET_NIC && !net_peer(port))
+	struct hub_members h = {.net = opaque, .hub = net_hubport_id(port)};
+	if (net_peer(port) || h.hub >= 0) {
+		if (h.hub < 0)
+			return;
+		net_for_each(h.net, count_members, &h);
+		if (h.first != port)
+			return;
+		if (!h.card)
+			warn("hub %d has no network card", h.hub);
+		else if (!h.network)
+			warn("hub %d is connected to no network", h.hub);
+	} else if (net_port_kind(port) == NET_NIC) {
+		warn("the network card '%s' is connected to nothing (no netdev=)",
+		     net_port_id(port));
+	} else {
 		warn("the network backend '%s' is connected to no card", net_port_id(port));
+	}
+}
+
+static void warn_same_macs(const struct nics *n)
+{
+	for (unsigned a = 0; a < n->cards; a++)
+		for (unsigned b = 0; b < a; b++) {
+			const uint8_t *mac = n->mac[a];
+			if (!memcmp(mac, n->mac[b], NET_MAC_LEN))
+				warn("two network cards have the same MAC address "
+				     "%02x:%02x:%02x:%02x:%02x:%02x",
+				     mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+		}
+}
+
+void nics_warn(struct machine *m)
+{
+	net_for_each(m->net, warn_unused, m->net);
+	warn_same_macs(m->nics);
 }
 
 int nics_build(struct machine *m, struct error *err)
@@ -560,8 +635,6 @@ int nics_build(struct machine *m, struct error *err)
 			r = add_nic(m, o->nic.item[n], m->nic_backends[n], err);
 	if (r == 0 && has_default_network(o) && m->nic_backends[0])
 		r = add_nic(m, "user", m->nic_backends[0], err);
-	if (r == 0)
-		net_for_each(m->net, warn_unused, m);
 	return r;
 }
 
@@ -605,6 +678,8 @@ int nics_check_option(struct options *o, const char *option, const char *arg, st
 	} else if (!netdev && model && (!strcmp(model, "help") || !strcmp(model, "?"))) {
 		nics_print_models();
 		r = OPTIONS_DONE;
+	} else if (!type && !strcmp(option, "-nic")) {
+		r = OPTIONS_RUN;
 	} else if (!type) {
 		r = error_set(err, EINVAL, "%s %s: it needs a type; -netdev help lists them",
 			      option, arg);
@@ -617,6 +692,9 @@ int nics_check_option(struct options *o, const char *option, const char *arg, st
 	} else if (!strcmp(type, "none") && opts.count > 1) {
 		r = error_set(err, EINVAL, "none has no parameters");
 	}
+	if (r == OPTIONS_RUN && !strcmp(option, "-net") && !strcmp(type, "hubport"))
+		r = error_set(err, EINVAL,
+			      "-net is on a hub already; hubport goes with -netdev and -nic");
 	if (r == OPTIONS_RUN && !netdev && (mac || macaddr))
 		r = net_parse_mac(mac ? mac : macaddr, address, err);
 	if (r < 0 && strncmp(err->text, option, strlen(option)))

@@ -20,6 +20,9 @@ int nics_open_backends(struct machine *m, struct error *err);
 /* The cards of -net nic and -nic, the ISA cards of -device, and the card of a machine that was
  * told nothing about networks. After the PCI cards of -device. */
 int nics_build(struct machine *m, struct error *err);
+/* Says what is most likely a mistake: cards and backends connected to nothing, equal addresses. Once
+ * everything is made. */
+void nics_warn(struct machine *m);
 /* Frees ISA cards (PCI cards are gone already), then all backends. */
 void nics_free(struct machine *m);
 

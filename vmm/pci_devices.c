@@ -218,7 +218,8 @@ struct pci_unit *pci_device_add(struct machine *m, const char *option, const cha
 		opts_free(&opts);
 	}
 	if (r < 0) {
-		error_prefix(err, "%s %s", option, text);
+		if (option)
+			error_prefix(err, "%s %s", option, text);
 		unit_free(unit);
 		return NULL;
 	}

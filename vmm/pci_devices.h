@@ -59,8 +59,8 @@ void pci_devices_help(void);
 
 /* Makes all cards among the -device options. */
 int pci_devices_build(struct machine *m, struct error *err);
-/* Makes one; `text` is as behind -device, `option` stands in front of messages ("-device", "-nic").
- */
+/* Makes one; `text` is as behind -device, `option` stands in front of messages
+ * ("-device"); NULL: the caller puts its own there. */
 struct pci_unit *pci_device_add(struct machine *m, const char *option, const char *text,
 				struct error *err);
 void pci_devices_free(struct machine *m);

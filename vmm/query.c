@@ -232,8 +232,8 @@ static void add_rx_filter(void *opaque, struct net_port *port)
 
 struct json_object *query_rx_filter(struct machine *m, const char *name, struct error *err)
 {
-	struct net_port *port = name ? net_find(m->net, name) : NULL;
-	if (name && (!port || net_port_kind(port) != NET_NIC)) {
+	struct net_port *port = name ? net_find_nic(m->net, name) : NULL;
+	if (name && !port) {
 		error_set(err, ENODEV, "there is no network card '%s'", name);
 		return NULL;
 	}

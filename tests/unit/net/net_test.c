@@ -269,7 +269,6 @@ static void watch(struct net_filter *filter, bool sent, const struct iovec *iov,
 static void a_filter_sees_both_directions(void **state)
 {
 	struct rig *r = *state;
-	struct error err = ERROR_INIT;
 	struct watcher w = {.filter.frame = watch};
 	join(r->a.port, r->b.port);
 	net_filter_attach(&w.filter, r->b.port);
@@ -285,8 +284,25 @@ static void ids_are_unique(void **state)
 {
 	struct rig *r = *state;
 	struct error err = ERROR_INIT;
-	assert_null(net_hubport_new(r->net, "a", 0, &err));
+	assert_null(net_hubport_new(r->net, "b", 0, &err));
 	assert_int_equal(err.code, EEXIST);
+}
+
+static void a_card_may_be_called_as_its_backend_is(void **state)
+{
+	static const struct net_port_ops nothing = {0};
+	struct rig *r = *state;
+	struct error err = ERROR_INIT;
+	struct net_port *nic =
+		net_port_new(r->net, NET_NIC, "hub", "card", 1, &nothing, NULL, &err);
+	struct net_port *hub = net_hubport_new(r->net, "hub", 0, &err);
+	assert_non_null(nic);
+	assert_non_null(hub);
+	assert_ptr_equal(net_find_nic(r->net, "hub"), nic);
+	assert_ptr_equal(net_find_backend(r->net, "hub"), hub);
+	assert_null(net_port_new(r->net, NET_NIC, "hub", "card", 1, &nothing, NULL, &err));
+	assert_int_equal(err.code, EEXIST);
+	net_port_free(nic);
 }
 
 /* ---- Framing ---- */
@@ -528,6 +544,7 @@ int main(void)
 		WITH_RIG(impossible_lengths_are_lost),
 		WITH_RIG(a_filter_sees_both_directions),
 		WITH_RIG(ids_are_unique),
+		WITH_RIG(a_card_may_be_called_as_its_backend_is),
 		cmocka_unit_test(frames_are_put_together_from_any_pieces),
 		cmocka_unit_test(impossible_frame_lengths_are_refused),
 		cmocka_unit_test(addresses_of_cards),
