@@ -24,8 +24,8 @@ enum {
 	DATA_USED = 0x2000,                /* memory operands go below this */
 	WRITTEN_CODE = DATA_BASE + 0x2000, /* a page of data that instructions are written to */
 	WRITTEN_CODE_SIZE = 0x1000,
-	TRAMPOLINE = 0x6B7D0000, /* mapped in the host process alone: the way in and out */
-	TRAMPOLINE_SIZE = 0x2000,
+	TRAMPOLINE = 0x6B7D0000, /* mapped in the host process alone: the way out */
+	TRAMPOLINE_SIZE = 0x1000,
 	USER_CS = 0x23, /* Linux's GDT */
 	USER_DS = 0x2B,
 };
