@@ -318,7 +318,7 @@ static enum verdict run_block(void)
 /* Blocks without comparison: so many may be bad luck, more would hide something. */
 static bool too_many(uint64_t uncompared, uint64_t blocks)
 {
-	enum { ONCE_IN = 10000, ALWAYS = 10 };
+	enum { ONCE_IN = 100000, ALWAYS = 5 };
 
 	return uncompared > blocks / ONCE_IN + ALWAYS;
 }

@@ -21,7 +21,11 @@ void emit32(uint32_t v)
 	emit16(v);
 	emit16(v >> 16);
 }
-/* The next byte begins an instruction. */
+void maybe_emit8(unsigned percent, unsigned v)
+{
+	if (chance(percent))
+		emit8(v);
+}
 void begin(unsigned undefined)
 {
 	out->insn[out->count++] =

@@ -19,6 +19,8 @@ struct operand {
 void emit8(unsigned v);
 void emit16(unsigned v);
 void emit32(uint32_t v);
+/* A prefix, so often. */
+void maybe_emit8(unsigned percent, unsigned v);
 /* The next byte begins an instruction that leaves these flags undefined. */
 void begin(unsigned undefined);
 /* Address of the next byte. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Instruction forms: all of the user-mode instructions of an i686 with MMX, SSE and SSE2 (SDM vol.
- * 2D, appendix A). What needs operands prepared is a "special", written out in generate.c.
+ * 2D, appendix A). What needs operands prepared is a "special", written out in special*.c.
  */
 #include "tests/diff/forms.h"
 
