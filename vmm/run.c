@@ -137,8 +137,11 @@ void machine_stop(struct machine *m)
 
 int machine_cont(struct machine *m, struct error *err)
 {
-	if (m->state == RUN_RUNNING)
+	if (m->state == RUN_RUNNING && !m->io_error_stop)
 		return 0;
+	/* Whoever goes on when it hears of the error may be faster than the stop. */
+	if (m->state == RUN_RUNNING)
+		enter_stopped(m, RUN_IO_ERROR);
 	if (m->state == RUN_INTERNAL_ERROR)
 		return error_set(err, EPERM,
 				 "the machine stopped on an internal error; system_reset first");

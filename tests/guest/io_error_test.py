@@ -141,6 +141,21 @@ def test_a_full_disk_on_virtio_stops_the_guest_and_cont_loses_nothing():
     full_disk("virtio", "virtio0")
 
 
+def test_cont_before_the_machine_has_stopped_is_not_lost():
+    require_namespaces()
+    for program, args in list(machines())[:1]:
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            with start(folder, program, args, "", 900) as m:
+                go(m)
+                m.qmp.wait_event("BLOCK_IO_ERROR")
+                (inside(m, folder) / "ballast").unlink()
+                m.qmp.command("cont")
+                wait_log(folder, "." * SECTORS + "D")
+                assert [e["event"] for e in m.qmp.events] == ["STOP", "RESUME"], m.qmp.events
+                m.quit()
+
+
 def test_other_policies_go_on():
     require_namespaces()
     for program, args in machines():
