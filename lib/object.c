@@ -3,7 +3,6 @@
 #include "lib/object.h"
 #include "lib/list.h"
 #include "lib/text.h"
-#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -66,17 +65,6 @@ static struct entry *find(const char *id)
 	return NULL;
 }
 
-/* QEMU's rule for ids: a letter, then letters, digits, '-', '.' and '_'. */
-static bool id_well_formed(const char *id)
-{
-	if (!isalpha((unsigned char)id[0]))
-		return false;
-	for (; *id; id++)
-		if (!isalnum((unsigned char)*id) && !strchr("-._", *id))
-			return false;
-	return true;
-}
-
 static int add(void *context, struct opts *opts, struct error *err)
 {
 	const char *name = opts_get(opts, "qom-type"), *id = opts_get(opts, "id");
@@ -88,11 +76,8 @@ static int add(void *context, struct opts *opts, struct error *err)
 		return -EINVAL;
 	if (!id)
 		return error_set(err, EINVAL, "the object needs id=");
-	if (!id_well_formed(id))
-		return error_set(err, EINVAL,
-				 "id=%s is no name; it begins with a letter and has letters, "
-				 "digits, '-', '.' and '_'",
-				 id);
+	if (opts_check_id(id, err) < 0)
+		return -EINVAL;
 	if (find(id))
 		return error_set(err, EEXIST, "there is an object with id=%s already", id);
 	void *object = type->create(context, id, opts, err);

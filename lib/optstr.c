@@ -3,6 +3,7 @@
 #include "lib/optstr.h"
 #include "lib/strbuf.h"
 #include "lib/text.h"
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,4 +179,17 @@ int opts_check_unused(const struct opts *opts, const char *what, const char *con
 		return error_set(err, EINVAL, "%s: unknown parameter '%s'", what, key);
 	}
 	return 0;
+}
+
+int opts_check_id(const char *id, struct error *err)
+{
+	bool good = isalpha((unsigned char)id[0]);
+	for (const char *p = id; *p && good; p++)
+		good = isalnum((unsigned char)*p) || strchr("-._", *p);
+	if (good)
+		return 0;
+	return error_set(err, EINVAL,
+			 "id=%s is no name; it begins with a letter and has letters, digits, '-', "
+			 "'.' and '_'",
+			 id);
 }

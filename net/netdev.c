@@ -15,14 +15,13 @@
 
 static const struct netdev_type *const types[] = {
 	&netdev_user,  &netdev_tap, &netdev_socket,  &netdev_stream,
-	&netdev_dgram, &netdev_vde, &netdev_hubport,
+	&netdev_dgram, &netdev_vde, &netdev_hubport, &netdev_bridge,
 };
 
 /* Types that QEMU has and this program does not. */
 static const struct {
 	const char *name, *why;
 } absent[] = {
-	{"bridge", "use -netdev tap,br=NAME, which asks the same helper"},
 	{"dump", "use -object filter-dump,id=ID,netdev=ID,file=FILE"},
 	{"l2tpv3", "there are no L2TPv3 tunnels; use socket, or a tunnel of the host and tap"},
 	{"vhost-user", "there is no vhost; use tap"},
@@ -53,6 +52,33 @@ const struct netdev_type *netdev_type_find(const char *name, struct error *err)
 	return NULL;
 }
 
+/* Unknown keys are refused before anything is opened or a script run. */
+static int check_keys(struct opts *opts, const struct netdev_type *type, struct error *err)
+{
+	struct opts unknown = {0};
+	for (size_t n = 0; n < opts->count; n++) {
+		struct opt *item = &opts->item[n];
+		bool known = item->used;
+		for (size_t k = 0; type->properties[k] && !known; k++)
+			known = !strcmp(item->key, type->properties[k]);
+		if (!known)
+			opts_set(&unknown, item->key, item->value);
+	}
+	int r = opts_check_unused(&unknown, type->name, type->properties, err);
+	opts_free(&unknown);
+	return r;
+}
+
+/* What the type knows but did not read goes with another of its ways. */
+static int check_unread(const struct opts *opts, const struct netdev_type *type, struct error *err)
+{
+	for (size_t n = 0; n < opts->count; n++)
+		if (!opts->item[n].used)
+			return error_set(err, EINVAL, "%s: '%s' does not go with the rest",
+					 type->name, opts->item[n].key);
+	return 0;
+}
+
 struct net_port *netdev_open(const struct netdev_env *env, const char *option, struct opts *opts,
 			     struct error *err)
 {
@@ -63,11 +89,11 @@ struct net_port *netdev_open(const struct netdev_env *env, const char *option, s
 		error_set(err, EINVAL, "it needs a type; -netdev help lists them");
 	else if (!id || !*id)
 		error_set(err, EINVAL, "it needs id= for a card to name it");
-	else
+	else if (opts_check_id(id, err) == 0)
 		type = netdev_type_find(name, err);
-	if (type)
+	if (type && check_keys(opts, type, err) == 0)
 		port = type->open(env, id, opts, err);
-	if (port && opts_check_unused(opts, name, type->properties, err) < 0) {
+	if (port && check_unread(opts, type, err) < 0) {
 		net_port_free(port);
 		port = NULL;
 	}

@@ -72,6 +72,6 @@ int user_hostfwd_remove(struct net_port *port, const char *rule, struct error *e
 void user_info(struct net_port *port, struct strbuf *out);
 
 extern const struct netdev_type netdev_user, netdev_tap, netdev_socket, netdev_stream, netdev_dgram,
-	netdev_vde, netdev_hubport;
+	netdev_vde, netdev_hubport, netdev_bridge;
 
 #endif

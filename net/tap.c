@@ -215,7 +215,12 @@ static void tap_set_queues(void *opaque, unsigned queues)
 static void tap_describe(void *opaque, struct strbuf *out)
 {
 	struct tap *tap = opaque;
-	strbuf_printf(out, "type=tap,ifname=%s,vnet_hdr=%s,queues=%u", tap->source.ifname,
+	if (tap->source.helper)
+		strbuf_printf(out, "type=tap,helper=%s,br=%s,", tap->source.helper,
+			      tap->source.bridge);
+	else
+		strbuf_puts(out, "type=tap,");
+	strbuf_printf(out, "ifname=%s,vnet_hdr=%s,queues=%u", tap->source.ifname,
 		      tap->source.hdr_len ? "on" : "off", tap->queues);
 	if (tap->source.script)
 		strbuf_printf(out, ",script=%s", tap->source.script);
@@ -243,12 +248,12 @@ static const struct net_port_ops tap_ops = {
 	.free = tap_free,
 };
 
-static struct net_port *tap_open(const struct netdev_env *env, const char *id, struct opts *opts,
-				 struct error *err)
+static struct net_port *open_port(const struct netdev_env *env, const char *id, struct opts *opts,
+				  bool bridge, struct error *err)
 {
 	struct tap *tap = xcalloc(1, sizeof(*tap));
 	tap->net = env->net;
-	if (tap_source_open(&tap->source, opts, err) < 0) {
+	if (tap_source_open(&tap->source, opts, bridge, err) < 0) {
 		free(tap);
 		return NULL;
 	}
@@ -270,10 +275,30 @@ static struct net_port *tap_open(const struct netdev_env *env, const char *id, s
 	return tap->port;
 }
 
+static struct net_port *tap_open(const struct netdev_env *env, const char *id, struct opts *opts,
+				 struct error *err)
+{
+	return open_port(env, id, opts, false, err);
+}
+
+static struct net_port *bridge_open(const struct netdev_env *env, const char *id, struct opts *opts,
+				    struct error *err)
+{
+	return open_port(env, id, opts, true, err);
+}
+
 const struct netdev_type netdev_tap = {
 	.name = "tap",
 	.help = "ifname=,script=FILE|no,downscript=FILE|no,br=,helper=,fd=,fds=a:b,vnet_hdr=on|off,"
 		"queues=",
 	.properties = tap_source_properties,
 	.open = tap_open,
+};
+
+const struct netdev_type netdev_bridge = {
+	.name = "bridge",
+	.help = "br=BRIDGE,helper=FILE: a tap interface that the set-uid bridge helper puts on a "
+		"bridge",
+	.properties = tap_bridge_properties,
+	.open = bridge_open,
 };

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@
 enum { VNET_HDR_PLAIN = 10, HELPER_ARGS_MAX = 64 };
 
 static const char tun_path[] = "/dev/net/tun";
+static const char default_bridge[] = "br0";
 static const char default_script[] = "/etc/qemu-ifup";
 static const char default_downscript[] = "/etc/qemu-ifdown";
 static const char *const helpers[] = {
@@ -39,6 +41,7 @@ const char *const tap_source_properties[] = {
 	"ifname",   "script", "downscript", "br",    "helper",  "fd", "fds",
 	"vnet_hdr", "queues", "sndbuf",     "vhost", "vhostfd", NULL,
 };
+const char *const tap_bridge_properties[] = {"br", "helper", NULL};
 
 /* ---- Child processes ---- */
 
@@ -248,12 +251,16 @@ static int receive_descriptor(int socket)
 	return fd;
 }
 
-static void exec_helper(const char *helper, const char *bridge, int fd)
+static void exec_helper(const char *helper, const char *bridge, int fd, int messages)
 {
 	char *fd_arg = xasprintf("--fd=%d", fd), *br_arg = xasprintf("--br=%s", bridge);
 	unblock_signals();
-	/* A helper with arguments of its own is a command line. */
+	if (messages >= 0)
+		dup2(messages, STDERR_FILENO);
+	/* A helper with arguments of its own is a command line, which may name the bridge. */
 	if (strpbrk(helper, " \t")) {
+		if (strstr(helper, "--br="))
+			*br_arg = 0;
 		char *line = xasprintf("%s --use-vnet %s %s", helper, fd_arg, br_arg);
 		execl("/bin/sh", "sh", "-c", line, (char *)NULL);
 	} else {
@@ -262,9 +269,18 @@ static void exec_helper(const char *helper, const char *bridge, int fd)
 	_exit(127);
 }
 
+/* The first line of what the helper had to say. */
+static void read_messages(int fd, char *text, size_t size)
+{
+	ssize_t len = fd >= 0 ? pread(fd, text, size - 1, 0) : -1;
+	text[len > 0 ? len : 0] = 0;
+	text[strcspn(text, "\r\n")] = 0;
+}
+
 static int open_by_helper(struct tap_source *s, const char *helper, const char *bridge,
 			  struct error *err)
 {
+	char said[256];
 	int pair[2];
 	if (!helper && !(helper = find_helper()))
 		return error_set(err, ENOENT,
@@ -272,26 +288,38 @@ static int open_by_helper(struct tap_source *s, const char *helper, const char *
 				 "name one with helper=");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(err, errno, "cannot make a socket for '%s'", helper);
+	int messages = memfd_create("messages", MFD_CLOEXEC);
 	pid_t pid = fork();
 	if (pid == 0) {
 		fcntl(pair[1], F_SETFD, 0);
-		exec_helper(helper, bridge, pair[1]);
+		exec_helper(helper, bridge, pair[1], messages);
 	}
 	close(pair[1]);
 	int fd = pid < 0 ? -1 : receive_descriptor(pair[0]);
 	close(pair[0]);
 	int status = pid < 0 ? -1 : wait_for(pid);
+	read_messages(messages, said, sizeof(said));
+	if (messages >= 0)
+		close(messages);
+	if (fd < 0 && status == 127)
+		return error_set(err, ENOENT, "cannot run the bridge helper '%s'", helper);
 	if (fd < 0)
 		return error_set(
 			err, EPERM,
-			"'%s' gave no interface on bridge '%s' (status %d); the bridge must "
-			"exist, /etc/qemu/bridge.conf must allow it and the helper must be "
-			"set-uid root",
-			helper, bridge, status);
+			"'%s' gave no interface on bridge '%s' (%s%sstatus %d); the bridge must "
+			"exist, /etc/qemu/bridge.conf must allow it ('allow %s') and the helper "
+			"must be set-uid root",
+			helper, bridge, said, *said ? ", " : "", status, bridge);
+	if (*said)
+		warn("%s: %s", helper, said);
 	int r = take_descriptor(s, fd, err);
-	if (r < 0)
+	if (r < 0) {
 		close(fd);
-	return r;
+		return r;
+	}
+	s->helper = xstrdup(helper);
+	s->bridge = xstrdup(bridge);
+	return 0;
 }
 
 /* ---- All together ---- */
@@ -348,7 +376,7 @@ static int open_source(struct tap_source *s, struct opts *opts, struct error *er
 	if (br || helper) {
 		if ((r = conflict(opts, br ? "br" : "helper", with_br, err)) < 0)
 			return r;
-		return open_by_helper(s, helper, br ? br : "br0", err);
+		return open_by_helper(s, helper, br ? br : default_bridge, err);
 	}
 	r = open_by_name(s, ifname ? ifname : "tap%d", (unsigned)queues, vnet_hdr,
 			 opts_has(opts, "vnet_hdr"), err);
@@ -363,10 +391,16 @@ static int open_source(struct tap_source *s, struct opts *opts, struct error *er
 	return s->script ? run_script(s->script, s->ifname, err) : 0;
 }
 
-int tap_source_open(struct tap_source *s, struct opts *opts, struct error *err)
+static int open_bridge(struct tap_source *s, struct opts *opts, struct error *err)
+{
+	const char *br = opts_get(opts, "br");
+	return open_by_helper(s, opts_get(opts, "helper"), br ? br : default_bridge, err);
+}
+
+int tap_source_open(struct tap_source *s, struct opts *opts, bool bridge, struct error *err)
 {
 	*s = (struct tap_source){0};
-	int r = open_source(s, opts, err);
+	int r = bridge ? open_bridge(s, opts, err) : open_source(s, opts, err);
 	if (r < 0) {
 		/* The script that failed has nothing to undo. */
 		free(s->downscript);
@@ -391,5 +425,7 @@ void tap_source_close(struct tap_source *s)
 		close(s->fd[n]);
 	free(s->script);
 	free(s->downscript);
+	free(s->helper);
+	free(s->bridge);
 	*s = (struct tap_source){0};
 }

@@ -249,7 +249,10 @@ static int add_isa_card(struct machine *m, const char *text, struct error *err)
 	}
 	if ((r = ports_are_free(m, (uint16_t)iobase, err)) < 0)
 		goto out;
-	if ((r = nic_config_parse(m, &opts, "ne2k_isa", opts_get(&opts, "id"), &nic, err)) < 0)
+	const char *id = opts_get(&opts, "id");
+	if (id && (r = opts_check_id(id, err)) < 0)
+		goto out;
+	if ((r = nic_config_parse(m, &opts, "ne2k_isa", id, &nic, err)) < 0)
 		goto out;
 	r = opts_check_unused(&opts, "ne2k_isa",
 			      (const char *const[]){"netdev", "mac", "iobase", "irq", "id", NULL},

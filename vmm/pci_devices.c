@@ -189,6 +189,8 @@ static int make(struct machine *m, struct pci_unit *unit, struct opts *opts, str
 	if (!driver || !(unit->type = pci_device_type_find(driver)))
 		return error_set(err, EINVAL, "there is no PCI card '%s'; -device help lists them",
 				 driver ? driver : "");
+	if (id && (r = opts_check_id(id, err)) < 0)
+		return r;
 	if (id && pci_device_by_id(m, id))
 		return error_set(err, EEXIST, "there is a device with id=%s already", id);
 	if ((r = parse_address(opts, &args.devfn, err)) < 0 ||
