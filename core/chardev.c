@@ -67,6 +67,16 @@ static void update_watches(struct chardev *chr)
 		loop_fd_set_events(chr->watch_out, out);
 }
 
+/* Nobody will read it. The front end may wait for it to leave. */
+static void drop_output(struct chardev *chr)
+{
+	if (!chr->out.len)
+		return;
+	strbuf_consume(&chr->out, chr->out.len);
+	chr->dropped = true;
+	loop_call_schedule(chr->loop, &chr->call);
+}
+
 static void hang_up(struct chardev *chr)
 {
 	chardev_disconnect(chr);
@@ -84,7 +94,7 @@ static void output_gone(struct chardev *chr)
 	loop_fd_free(chr->watch_out);
 	chr->watch_out = NULL;
 	chr->fd_out = -1;
-	strbuf_consume(&chr->out, chr->out.len);
+	drop_output(chr);
 }
 
 static void flush_queue(struct chardev *chr)
@@ -233,6 +243,10 @@ static void on_call(void *opaque)
 		output_gone(chr);
 	chr->broken = false;
 	chardev_deliver(chr);
+	bool dropped = chr->dropped;
+	chr->dropped = false;
+	if (dropped && chr->attached && chr->fe.drained)
+		chr->fe.drained(chr->fe.opaque);
 	update_watches(chr);
 }
 
@@ -307,7 +321,7 @@ void chardev_disconnect(struct chardev *chr)
 	chr->watch_in = chr->watch_out = NULL;
 	chr->fd_in = chr->fd_out = -1;
 	chr->connected = false;
-	strbuf_consume(&chr->out, chr->out.len);
+	drop_output(chr);
 	loop_call_schedule(chr->loop, &chr->call);
 }
 

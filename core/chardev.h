@@ -26,7 +26,8 @@ struct chardev_frontend {
 	void (*receive)(void *opaque, const uint8_t *buf, size_t len); /* len <= can_receive() */
 	void (*opened)(void *opaque, bool open); /* peer connected or left; may be NULL */
 	void (*send_break)(void *opaque);        /* a break from outside (Ctrl-A b); may be NULL */
-	void (*drained)(void *opaque);           /* all output has left; may be NULL */
+	void (*drained)(
+		void *opaque); /* no output waits: it left, or its reader did; may be NULL */
 	void *opaque;
 };
 

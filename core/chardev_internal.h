@@ -49,6 +49,7 @@ struct chardev {
 	struct loop_fd *watch_in, *watch_out;
 	bool eof;            /* fd_in has no more */
 	bool broken;         /* writing failed */
+	bool dropped;        /* output that waited was, and the front end does not know yet */
 	bool out_blocking;   /* fd_out may block: write only what poll() promises */
 	bool drop_when_full; /* nobody may ever read: old output is worth less than a stuck guest */
 };

@@ -78,6 +78,7 @@ struct virtio_serial {
 	struct message message[MESSAGES_MAX];
 	unsigned messages;
 	struct virtio_chain chain;
+	struct timer loaded; /* once the machine goes on after its state was loaded */
 	struct state_registry *states;
 };
 
@@ -90,12 +91,6 @@ static const struct state_field port_fields[] = {
 static const struct state_field serial_fields[] = {
 	STATE_STRUCTS(virtio_serial, port, port_fields),
 	STATE_END,
-};
-
-static const struct state_desc serial_desc = {
-	.name = "virtio-serial",
-	.version = 1,
-	.fields = serial_fields,
 };
 
 static struct virtio_serial *from_virtio(struct virtio *v)
@@ -344,6 +339,38 @@ static void serve(struct virtqueue *q)
 		chardev_accept_input(p->chr);
 }
 
+/* ---- state ---- */
+
+/* Who is connected now need not be who was there when the state was saved. */
+static void tell_who_is_there(void *opaque)
+{
+	struct virtio_serial *s = opaque;
+
+	for (unsigned n = 0; n < PORTS; n++) {
+		struct serial_port *p = &s->port[n];
+		if (!p->chr)
+			continue;
+		if (!p->console)
+			tell(s, n, EVENT_OPEN, p->host_open, NULL);
+		if (p->guest_open)
+			chardev_accept_input(p->chr);
+	}
+}
+
+static int post_load(void *opaque, unsigned version, struct error *err)
+{
+	struct virtio_serial *s = opaque;
+	timer_set(&s->loaded, 0);
+	return 0;
+}
+
+static const struct state_desc serial_desc = {
+	.name = "virtio-serial",
+	.version = 1,
+	.fields = serial_fields,
+	.post_load = post_load,
+};
+
 /* ---- device ---- */
 
 static void get_config(struct virtio *v, uint8_t *config)
@@ -356,6 +383,7 @@ static void reset(struct virtio *v)
 	struct virtio_serial *s = from_virtio(v);
 
 	s->messages = 0;
+	timer_cancel(&s->loaded);
 	for (unsigned n = 0; n < PORTS; n++) {
 		s->port[n].guest_open = false;
 		s->port[n].written = 0;
@@ -427,6 +455,7 @@ struct virtio_serial *virtio_serial_new(const struct device_env *env, struct pci
 
 	s->ports = ports;
 	s->states = env->states;
+	timer_init(&s->loaded, env->clock, tell_who_is_there, s);
 	if (virtio_init(&s->virtio, env, bus, &serial_type, F_MULTIPORT, pci, err) < 0) {
 		free(s);
 		return NULL;
