@@ -64,6 +64,8 @@ static int wait_for(pid_t pid)
 
 static int run_script(const char *script, const char *ifname, struct error *err)
 {
+	if (access(script, X_OK) < 0)
+		return error_errno(err, errno, "cannot run the script '%s'", script);
 	pid_t pid = fork();
 	if (pid < 0)
 		return error_errno(err, errno, "cannot start the script '%s'", script);
@@ -82,22 +84,27 @@ static int run_script(const char *script, const char *ifname, struct error *err)
 
 /* ---- By name ---- */
 
-static const char *user_name(void)
+static void user_name(char *name, size_t size)
 {
 	const struct passwd *who = getpwuid(getuid());
-	return who ? who->pw_name : "USER";
+	if (who)
+		snprintf(name, size, "%s", who->pw_name);
+	else
+		snprintf(name, size, "%u", (unsigned)getuid());
 }
 
 static int no_permission(int code, const char *ifname, unsigned queues, struct error *err)
 {
 	const char *name = *ifname && !strchr(ifname, '%') ? ifname : "tap0";
+	char user[64];
+	user_name(user, sizeof(user));
 	return error_set(
 		err, code,
 		"cannot open the interface '%s': %s; without CAP_NET_ADMIN it must exist "
 		"and be yours: 'sudo ip tuntap add dev %s mode tap%s user %s && sudo ip link "
 		"set %s up', then ifname=%s,script=no,downscript=no",
 		*ifname ? ifname : "tap%d", strerror(code), name, queues > 1 ? " multi_queue" : "",
-		user_name(), name, name);
+		user, name, name);
 }
 
 static int open_tun(const char *ifname, unsigned queues, bool vnet_hdr, char got[16],
@@ -310,13 +317,13 @@ static int open_by_helper(struct tap_source *s, const char *helper, const char *
 			"exist, /etc/qemu/bridge.conf must allow it ('allow %s') and the helper "
 			"must be set-uid root",
 			helper, bridge, said, *said ? ", " : "", status, bridge);
-	if (*said)
-		warn("%s: %s", helper, said);
 	int r = take_descriptor(s, fd, err);
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
+	if (*said)
+		warn("%s: %s", helper, said);
 	s->helper = xstrdup(helper);
 	s->bridge = xstrdup(bridge);
 	return 0;
