@@ -17,13 +17,13 @@
  * Other threads write to RAM too (DMA). So what differs is put back and done again a few times, and
  * only what differs each time is a difference.
  *
- * Not compared are flags that the instructions leave undefined (SDM vol. 1, appendix A), and the
- * x87's pointers to its last instruction, which translated code brings up to date later. A
- * rehearsal ends before an instruction that reads such a flag.
+ * Not compared are flags that the instructions leave undefined (jit_effect.c), and the x87's
+ * pointers to its last instruction, which translated code brings up to date later. A rehearsal ends
+ * before an instruction that reads such a flag.
  */
 #include "cpu/fpu.h"
 #include "cpu/jit.h"
-#include "cpu/ops.h"
+#include "cpu/jit_effect.h"
 #include "lib/strbuf.h"
 #include <errno.h>
 #include <stdio.h>
@@ -159,214 +159,6 @@ void jit_rehearse_device(struct soft_cpu *c)
 	give_up(c);
 }
 
-/* ---- What instructions do to flags (SDM vol. 1, appendix A) ---- */
-
-enum { FL_ALL = FL_ARITH, FL_NOT_CF = FL_ARITH & ~FL_CF };
-enum { NO_REHEARSAL = 1 << 31 }; /* in effect::reads */
-
-struct effect {
-	uint32_t reads, defines, undefines;
-};
-
-static const struct effect logic = {.defines = FL_ALL & ~FL_AF, .undefines = FL_AF};
-static const struct effect all = {.defines = FL_ALL};
-
-static struct effect arithmetic(unsigned which)
-{
-	enum { OR = 1, ADC = 2, SBB = 3, AND = 4, XOR = 6 };
-	struct effect carry = {.reads = FL_CF, .defines = FL_ALL};
-
-	if (which == OR || which == AND || which == XOR)
-		return logic;
-	return which == ADC || which == SBB ? carry : all;
-}
-
-static struct effect shift(const struct soft_cpu *c, const struct insn *i)
-{
-	enum { RCL = 2, RCR = 3, SHL = 4, SAR = 7, COUNT = 31 };
-	bool by_cl = i->opcode == 0xD2 || i->opcode == 0xD3, byte = !(i->opcode & 1);
-	unsigned bits = byte ? 8 : i->opsize32 ? 32 : 16;
-	unsigned count = i->opcode == 0xD0 || i->opcode == 0xD1 ? 1
-			 : by_cl                                ? c->gpr[R_ECX] & COUNT
-								: i->imm & COUNT;
-	struct effect e = {0};
-
-	if (i->reg == RCL || i->reg == RCR)
-		e.reads = FL_CF;
-	if (!count)
-		return e;
-	if (i->reg < SHL) {
-		if (!((i->reg == RCL || i->reg == RCR) && count % (bits + 1) == 0))
-			e.defines = FL_CF;
-	} else {
-		e.defines = FL_SF | FL_ZF | FL_PF;
-		e.undefines = FL_AF;
-		*(i->reg != SAR && count >= bits ? &e.undefines : &e.defines) |= FL_CF;
-	}
-	*(count == 1 ? &e.defines : &e.undefines) |= FL_OF;
-	return e;
-}
-
-static struct effect shift_double(const struct soft_cpu *c, const struct insn *i)
-{
-	unsigned count = (i->opcode & 1 ? c->gpr[R_ECX] : i->imm) & 31;
-	struct effect e = {.defines = FL_ALL & ~(FL_AF | FL_OF), .undefines = FL_AF};
-
-	if (!count)
-		return (struct effect){0};
-	if (!i->opsize32 && count > 16)
-		return (struct effect){.reads = (uint32_t)NO_REHEARSAL}; /* undefined altogether */
-	*(count == 1 ? &e.defines : &e.undefines) |= FL_OF;
-	return e;
-}
-
-static uint32_t condition_flags(unsigned cc)
-{
-	static const uint32_t flags[8] = {FL_OF, FL_CF, FL_ZF,         FL_CF | FL_ZF,
-					  FL_SF, FL_PF, FL_SF | FL_OF, FL_SF | FL_OF | FL_ZF};
-	return flags[cc >> 1 & 7];
-}
-
-static struct effect one_byte(const struct soft_cpu *c, const struct insn *i)
-{
-	static const struct effect none, never = {.reads = (uint32_t)NO_REHEARSAL};
-	struct effect flags_read = {.reads = FL_ALL};
-	unsigned op = i->opcode;
-
-	if (op < 0x40 && (op & 7) < 6)
-		return arithmetic(op >> 3);
-	switch (op) {
-	case 0x27:
-	case 0x2F: return (struct effect){FL_AF | FL_CF, FL_ALL & ~FL_OF, FL_OF}; /* DAA DAS */
-	case 0x37:
-	case 0x3F: return (struct effect){FL_AF, FL_AF | FL_CF, FL_ALL & ~(FL_AF | FL_CF)};
-	case 0x40 ... 0x4F: return (struct effect){.defines = FL_NOT_CF};
-	case 0x63: return (struct effect){.defines = FL_ZF};
-	case 0x69:
-	case 0x6B: return (struct effect){0, FL_CF | FL_OF, FL_ALL & ~(FL_CF | FL_OF)};
-	case 0x70 ... 0x7F: return (struct effect){.reads = condition_flags(op)};
-	case 0x80 ... 0x83: return arithmetic(i->reg);
-	case 0x84:
-	case 0x85:
-	case 0xA8:
-	case 0xA9: return logic;
-	case 0x9C: return flags_read;
-	case 0x9E: return (struct effect){.defines = FL_ALL & ~FL_OF};
-	case 0x9F: return (struct effect){.reads = FL_ALL & ~FL_OF};
-	case 0xA6:
-	case 0xA7:
-	case 0xAE:
-	case 0xAF: return i->rep && !(c->gpr[R_ECX] & i->ad_mask) ? none : all; /* CMPS SCAS */
-	case 0xC0:
-	case 0xC1:
-	case 0xD0 ... 0xD3: return shift(c, i);
-	case 0xD4:
-	case 0xD5:
-		return (struct effect){0, FL_SF | FL_ZF | FL_PF, FL_OF | FL_AF | FL_CF}; /* AAM */
-	case 0xD6: return (struct effect){.reads = FL_CF};                               /* SALC */
-	case 0xDA: return (struct effect){.reads = i->is_mem ? 0 : FL_CF | FL_ZF | FL_PF};
-	case 0xDB:
-	case 0xDF:
-		/* FCMOVcc, FCOMI and the like */
-		if (i->is_mem)
-			return none;
-		if (i->reg == 5 || i->reg == 6)
-			return all;
-		return (struct effect){.reads = i->reg < 4 ? FL_CF | FL_ZF | FL_PF : 0};
-	case 0xE0:
-	case 0xE1: return (struct effect){.reads = FL_ZF};
-	case 0xF5: return (struct effect){FL_CF, FL_CF, 0};
-	case 0xF8:
-	case 0xF9: return (struct effect){.defines = FL_CF};
-	case 0xF6:
-	case 0xF7:
-		if (i->reg < 2)
-			return logic;
-		if (i->reg == 3)
-			return all;
-		if (i->reg == 4 || i->reg == 5)
-			return (struct effect){0, FL_CF | FL_OF, FL_ALL & ~(FL_CF | FL_OF)};
-		return (struct effect){.undefines = i->reg >= 6 ? FL_ALL : 0};
-	case 0xFE: return (struct effect){.defines = FL_NOT_CF};
-	case 0xFF:
-		if (i->reg == 3 || i->reg == 5)
-			return never;
-		return (struct effect){.defines = i->reg < 2 ? FL_NOT_CF : 0};
-	/* What is not taken back by restoring registers: segments, modes, ports, interrupts. */
-	case 0x07:
-	case 0x17:
-	case 0x1F:
-	case 0x6C ... 0x6F:
-	case 0x8E:
-	case 0x9A:
-	case 0x9D:
-	case 0xC4:
-	case 0xC5:
-	case 0xCA ... 0xCF:
-	case 0xE4 ... 0xE7:
-	case 0xEA:
-	case 0xEC ... 0xEF:
-	case 0xF1:
-	case 0xF4:
-	case 0xFA:
-	case 0xFB: return never;
-	default: return none;
-	}
-}
-
-static struct effect two_byte(const struct soft_cpu *c, const struct insn *i)
-{
-	static const struct effect none, never = {.reads = (uint32_t)NO_REHEARSAL};
-	unsigned op = i->opcode & 0xFF;
-
-	switch (op) {
-	case 0x2E:
-	case 0x2F:
-	case 0xB0:
-	case 0xB1:
-	case 0xC0:
-	case 0xC1: return all;
-	case 0x40 ... 0x4F:
-	case 0x80 ... 0x8F:
-	case 0x90 ... 0x9F: return (struct effect){.reads = condition_flags(op)};
-	case 0xA3:
-	case 0xAB:
-	case 0xB3:
-	case 0xBA:
-	case 0xBB: return (struct effect){0, FL_CF, FL_OF | FL_SF | FL_AF | FL_PF};
-	case 0xA4:
-	case 0xA5:
-	case 0xAC:
-	case 0xAD: return shift_double(c, i);
-	case 0xAF: return (struct effect){0, FL_CF | FL_OF, FL_ALL & ~(FL_CF | FL_OF)};
-	case 0xB8: return all;
-	case 0xBC:
-	case 0xBD: return (struct effect){0, FL_ZF, FL_ALL & ~FL_ZF};
-	case 0xC7: return (struct effect){.defines = FL_ZF};
-	case 0x00 ... 0x0F:
-	case 0x20 ... 0x23:
-	case 0x30 ... 0x3F:
-	case 0xA1:
-	case 0xA9:
-	case 0xAA:
-	case 0xB2:
-	case 0xB4:
-	case 0xB5: return never;
-	default: return none;
-	}
-}
-
-static struct effect effect_of(const struct soft_cpu *c, const struct insn *i)
-{
-	enum { TWO_BYTE = 1 };
-
-	if (i->exec == op_pause)
-		return (struct effect){.reads = (uint32_t)NO_REHEARSAL};
-	if (i->opcode < 0x100)
-		return one_byte(c, i);
-	return i->opcode >> 8 == TWO_BYTE ? two_byte(c, i) : (struct effect){0};
-}
-
 /* ---- Rehearsing ---- */
 
 /* What a rehearsal changes of the CPU, beside what is noted in steps. */
@@ -476,10 +268,10 @@ static const struct jit_code *runs_on_into(const struct jit_code *code, uint32_t
 static bool rehearse_insn(struct soft_cpu *c, struct jit_verify *v, const struct insn *i)
 {
 	struct step *s = &v->step[v->steps];
-	struct effect e = effect_of(c, i);
+	struct jit_effect e = jit_effect_of(c, i);
 	bool fpu = jit_uses_fpu(i);
 
-	if (e.reads & (s->undefined | (uint32_t)NO_REHEARSAL) || v->steps == STEPS_MAX)
+	if (e.reads & (s->undefined | JIT_NO_REHEARSAL) || v->steps == STEPS_MAX)
 		return false;
 	if (fpu && v->fpus == FPU_STEPS_MAX)
 		return false;
