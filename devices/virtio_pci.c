@@ -475,6 +475,7 @@ static void reset_queue(struct virtqueue *q)
 	trace(TRACE_VIRTIO, "%s: reset of queue %u", v->pci.name, q->index);
 	v->type->reset_queue(q);
 	virtqueue_reset(q);
+	virtio_update_doorbells(v);
 }
 
 static void queue_write(struct virtqueue *q, unsigned offset, uint32_t value)
@@ -667,6 +668,9 @@ static void config_changed(struct pci_device *dev, unsigned first, unsigned coun
 	unsigned length;
 
 	msix_config_changed(&v->msix, first, count);
+	/* PCI 3.0, 6.8.3.4: with MSI-X enabled a function must not hold its interrupt pin. */
+	if (msix_enabled(&v->msix))
+		pci_set_irq(&v->pci, false);
 	v->bus_master = load_le16(dev->config + PCI_COMMAND) & PCI_COMMAND_MASTER;
 	virtio_update_doorbells(v);
 	if (v->bus_master && !had_master)
@@ -726,13 +730,17 @@ int virtio_init(struct virtio *v, const struct device_env *env, struct pci_bus *
 		return error_set(err, EINVAL,
 				 "with disable-legacy=on and disable-modern=on nothing is left of "
 				 "the card");
-	v->offered = offered | VIRTIO_F_ANY_LAYOUT;
+	v->offered = offered;
+	if (!config->no_any_layout)
+		v->offered |= VIRTIO_F_ANY_LAYOUT;
 	if (!config->no_indirect)
 		v->offered |= VIRTIO_F_INDIRECT_DESC;
 	if (!config->no_event_idx)
 		v->offered |= VIRTIO_F_EVENT_IDX;
 	if (v->modern)
-		v->offered |= VIRTIO_F_VERSION_1 | (type->reset_queue ? VIRTIO_F_RING_RESET : 0);
+		v->offered |= VIRTIO_F_VERSION_1;
+	if (v->modern && type->reset_queue && !config->no_ring_reset)
+		v->offered |= VIRTIO_F_RING_RESET;
 	v->queue = xcalloc(VIRTIO_QUEUES_MAX, sizeof(*v->queue));
 	int r = build(v, bus, config, err);
 	if (r < 0) {

@@ -339,6 +339,8 @@ static bool walk(struct virtqueue *q, struct virtio_chain *chain, unsigned i)
 			return false;
 		}
 		memcpy(&d, &table[i], sizeof(d));
+		/* The driver may change it now; the compiler must not look there again. */
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		if (d.flags & DESC_INDIRECT) {
 			if (indirect) {
 				virtio_broken(q->virtio, "queue %u: an indirect table in another",
