@@ -177,6 +177,7 @@ struct virtio_pci_config {
 	bool disable_legacy, disable_modern;
 	bool no_indirect, no_event_idx; /* indirect_desc=off, event_idx=off */
 	bool no_doorbells;              /* ioeventfd=off */
+	bool no_any_layout, no_ring_reset;
 };
 
 /*
