@@ -83,8 +83,7 @@ enum status { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 enum {
 	SECTOR = 512,
-	RANGE_SECTORS_MAX = (1 << 22) - 1, /* just below 2 GiB */
-	MERGE_MAX = 64,                    /* requests joined into one */
+	MERGE_MAX = 64, /* requests joined into one */
 	MERGE_BYTES = 4 << 20,
 	TRANSFER_MAX = 1 << 30, /* no driver asks for as much; a reset would have to wait for it */
 	PCI_DEVICE = 0x1001,
@@ -217,6 +216,7 @@ static void submit(struct blk_request *first)
 struct batch {
 	struct blk_request *first, *last;
 	unsigned requests, pieces;
+	unsigned max; /* requests in one */
 	uint64_t len;
 };
 
@@ -224,7 +224,7 @@ static void batch_submit(struct batch *b)
 {
 	if (b->first)
 		submit(b->first);
-	*b = (struct batch){0};
+	*b = (struct batch){.max = b->max};
 }
 
 static void batch_add(struct batch *b, struct blk_request *req)
@@ -232,7 +232,7 @@ static void batch_add(struct batch *b, struct blk_request *req)
 	const struct drive_request *io = &req->io;
 
 	if (b->first && (b->first->io.op != io->op || b->first->io.offset + b->len != io->offset ||
-			 b->requests == MERGE_MAX || b->len + io->len > MERGE_BYTES ||
+			 b->requests == b->max || b->len + io->len > MERGE_BYTES ||
 			 b->pieces + (unsigned)req->data_count > IOV_MAX))
 		batch_submit(b);
 	if (b->first)
@@ -301,7 +301,8 @@ static enum status range_request(struct blk_request *req, struct batch *b, enum 
 	uint32_t flags = load_le32(range + RANGE_FLAGS);
 	if (flags & ~(uint32_t)(op == DRIVE_WRITE_ZEROES ? RANGE_UNMAP : 0))
 		return STATUS_UNSUPP;
-	if (sectors > RANGE_SECTORS_MAX || !on_disk(blk, sector, (uint64_t)sectors * SECTOR) ||
+	unsigned max = op == DRIVE_DISCARD ? blk->config.max_discard : blk->config.max_zeroes;
+	if (sectors > max || !on_disk(blk, sector, (uint64_t)sectors * SECTOR) ||
 	    !drive_writable(blk->config.drive))
 		return STATUS_IOERR;
 	if (sectors == 0)
@@ -399,7 +400,7 @@ static bool begin(struct virtqueue *q, struct blk_request *req, struct batch *b)
 static void serve(struct virtqueue *q)
 {
 	struct virtio_blk *blk = from_virtio(q->virtio);
-	struct batch batch = {0};
+	struct batch batch = {.max = blk->config.no_merging ? 1 : MERGE_MAX};
 	unsigned left = virtqueue_budget(q);
 	int r;
 
@@ -448,12 +449,12 @@ static void get_config(struct virtio *v, uint8_t *config)
 	config[CONFIG_WRITEBACK] = blk->writeback;
 	store_le16(config + CONFIG_QUEUES, (uint16_t)c->queues);
 	if (!c->no_discard) {
-		store_le32(config + CONFIG_MAX_DISCARD, RANGE_SECTORS_MAX);
+		store_le32(config + CONFIG_MAX_DISCARD, c->max_discard);
 		store_le32(config + CONFIG_MAX_DISCARD_SEG, 1);
-		store_le32(config + CONFIG_DISCARD_ALIGN, c->logical_block / SECTOR);
+		store_le32(config + CONFIG_DISCARD_ALIGN, c->discard_granularity / SECTOR);
 	}
 	if (!c->no_write_zeroes) {
-		store_le32(config + CONFIG_MAX_ZEROES, RANGE_SECTORS_MAX);
+		store_le32(config + CONFIG_MAX_ZEROES, c->max_zeroes);
 		store_le32(config + CONFIG_MAX_ZEROES_SEG, 1);
 		config[CONFIG_ZEROES_MAY_UNMAP] = 1;
 	}
@@ -559,6 +560,12 @@ struct virtio_blk *virtio_blk_new(const struct device_env *env, struct pci_bus *
 	struct virtio_blk *blk = xcalloc(1, sizeof(*blk));
 
 	blk->config = *config;
+	if (!config->max_discard)
+		blk->config.max_discard = VIRTIO_BLK_RANGE_MAX;
+	if (!config->max_zeroes)
+		blk->config.max_zeroes = VIRTIO_BLK_RANGE_MAX;
+	if (!config->discard_granularity)
+		blk->config.discard_granularity = config->logical_block;
 	blk->writeback = config->write_cache;
 	blk->states = env->states;
 	ide_geometry(config->drive, &blk->geometry);

@@ -10,7 +10,8 @@ struct virtio_blk;
 
 enum {
 	VIRTIO_BLK_QUEUES_MAX = 64,
-	VIRTIO_BLK_BLOCK_MAX = 32768, /* largest block_size, logical or physical */
+	VIRTIO_BLK_BLOCK_MAX = 32768,         /* largest block_size, logical or physical */
+	VIRTIO_BLK_RANGE_MAX = (1 << 22) - 1, /* sectors of a discard: just below 2 GiB */
 };
 
 struct virtio_blk_config {
@@ -19,7 +20,10 @@ struct virtio_blk_config {
 	unsigned queue_size;                    /* a power of two, 4..VIRTQUEUE_SIZE_MAX */
 	unsigned logical_block, physical_block; /* bytes, powers of two from 512 */
 	unsigned min_io, opt_io;                /* bytes, multiples of logical_block; 0: not told */
+	unsigned discard_granularity;           /* bytes, a multiple of logical_block; 0: that */
+	unsigned max_discard, max_zeroes;       /* sectors a request; 0: VIRTIO_BLK_RANGE_MAX */
 	bool write_cache;                       /* at power-on */
+	bool no_merging;                        /* each request goes to the drive alone */
 	bool no_config_wce, no_discard, no_write_zeroes;
 };
 

@@ -30,7 +30,9 @@ enum config_offset {
 	CONFIG_STATUS = 6,
 	CONFIG_PAIRS = 8,
 	CONFIG_MTU = 10,
-	CONFIG_SIZE = 12
+	CONFIG_SPEED = 12,
+	CONFIG_DUPLEX = 16,
+	CONFIG_SIZE = 17
 };
 
 /* 5.1.6. */
@@ -383,6 +385,10 @@ static void get_config(struct virtio *v, uint8_t *config)
 		   (uint16_t)(n->status | (net_link_up(n->port) ? NET_STATUS_LINK : 0)));
 	store_le16(config + CONFIG_PAIRS, (uint16_t)n->config.pairs);
 	store_le16(config + CONFIG_MTU, n->config.mtu);
+	if (n->config.has_speed) {
+		store_le32(config + CONFIG_SPEED, n->config.speed);
+		config[CONFIG_DUPLEX] = n->config.duplex;
+	}
 }
 
 static void set_config(struct virtio *v, const uint8_t *config, unsigned offset, unsigned size)
@@ -536,6 +542,8 @@ static uint64_t offered(const struct virtio_net *n)
 	}
 	if (n->config.mtu)
 		f |= VIRTIO_NET_F_MTU;
+	if (n->config.has_speed)
+		f |= VIRTIO_NET_F_SPEED_DUPLEX;
 	if (n->config.pairs > 1)
 		f |= VIRTIO_NET_F_MQ;
 	f &= ~n->config.without;

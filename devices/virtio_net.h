@@ -8,11 +8,16 @@
 
 struct virtio_net;
 
+enum { VIRTIO_NET_SPEED_UNKNOWN = -1, VIRTIO_NET_DUPLEX_UNKNOWN = 255 };
+
 struct virtio_net_config {
 	struct nic_config nic;
 	unsigned pairs;            /* of receive and transmit queues, 1..NET_MAX_QUEUES */
 	unsigned rx_size, tx_size; /* of the queues: powers of two, 64..VIRTQUEUE_SIZE_MAX */
 	uint16_t mtu;              /* told to the guest; 0: not */
+	bool has_speed;            /* speed and duplex are told, too */
+	uint32_t speed;            /* Mbit/s */
+	uint8_t duplex;            /* 0 half, 1 full, 255 unknown */
 	/* csum=off, guest_csum=off, ... */
 	uint64_t without; /* features not to offer */
 };
@@ -38,6 +43,7 @@ struct virtio_net_config {
 #define VIRTIO_NET_F_ANNOUNCE       (UINT64_C(1) << 21)
 #define VIRTIO_NET_F_MQ             (UINT64_C(1) << 22)
 #define VIRTIO_NET_F_CTRL_MAC_ADDR  (UINT64_C(1) << 23)
+#define VIRTIO_NET_F_SPEED_DUPLEX   (UINT64_C(1) << 63)
 
 struct virtio_net *virtio_net_new(const struct device_env *env, struct pci_bus *bus,
 				  const struct virtio_pci_config *pci,

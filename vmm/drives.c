@@ -4,6 +4,7 @@
 #include "lib/bytes.h"
 #include "lib/text.h"
 #include "vmm/drive_options.h"
+#include "vmm/pci_devices.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,12 +125,28 @@ bool drives_is_front_end(const char *driver)
 	return !strcmp(driver, "ide-hd") || !strcmp(driver, "ide-cd") || !strcmp(driver, "floppy");
 }
 
+const char *const drives_device_keys[] = {"serial", "rerror", "werror", "cyls",
+					  "heads",  "secs",   NULL};
+const char *const drives_front_end_keys[] = {"driver", "drive",  "bus",    "unit",   "bootindex",
+					     "id",     "serial", "rerror", "werror", "cyls",
+					     "heads",  "secs",   NULL};
+
+/* What stands at -device overrides -drive. */
+static void take_properties(struct drive_option *d, struct opts *opts)
+{
+	for (size_t n = 0; drives_device_keys[n]; n++) {
+		const char *value = opts_get(opts, drives_device_keys[n]);
+		if (value)
+			opts_set(&d->opts, drives_device_keys[n], value);
+	}
+}
+
 /* The drive of a virtio-blk-pci; the card itself, with the rest of its properties, is made when the
  * other PCI cards are (pci_devices.c). */
 static int place_virtio(struct slots *slots, struct options *o, struct opts *opts, const char *spec,
 			struct error *err)
 {
-	const char *id = opts_get(opts, "drive"), *serial = opts_get(opts, "serial");
+	const char *id = opts_get(opts, "drive");
 	bool share = false;
 	int r = opts_get_bool(opts, "share-rw", &share, err);
 	if (r < 0)
@@ -141,8 +158,7 @@ static int place_virtio(struct slots *slots, struct options *o, struct opts *opt
 	struct drive_option *d = named_drive(slots, o, spec, id, err);
 	if (!d)
 		return -err->code;
-	if (serial)
-		opts_set(&d->opts, "serial", serial);
+	take_properties(d, opts);
 	d->share_rw = share;
 	return place(slots, d, IF_VIRTIO, -1, DRIVE_DISK, -1, err);
 }
@@ -172,6 +188,12 @@ static int device_slot(struct opts *opts, const char *spec, bool floppy, int *in
 	return 0;
 }
 
+static bool is_virtio_disk(const char *driver)
+{
+	const struct pci_device_type *type = pci_device_type_find(driver);
+	return type && !strcmp(type->driver, "virtio-blk-pci");
+}
+
 static int place_device(struct slots *slots, struct options *o, const char *spec, struct error *err)
 {
 	struct opts *opts = xcalloc(1, sizeof(*opts));
@@ -179,7 +201,7 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 	if (r < 0)
 		return r;
 	const char *driver = opts_get(opts, "driver");
-	if (driver && (!strcmp(driver, "virtio-blk-pci") || !strcmp(driver, "virtio-blk")))
+	if (driver && is_virtio_disk(driver))
 		return place_virtio(slots, o, opts, spec, err);
 	if (!driver || !drives_is_front_end(driver))
 		return 0;
@@ -196,18 +218,17 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 	struct drive_option *d;
 	const char *id = opts_get(opts, "drive");
 	const char *device_id = opts_get(opts, "id");
-	const char *serial = opts_get(opts, "serial");
-	if ((r = opts_check_unused(opts, "-device",
-				   (const char *const[]){"driver", "drive", "bus", "unit",
-							 "bootindex", "id", "serial", NULL},
-				   err)) < 0)
+	for (size_t n = 0; drives_device_keys[n]; n++)
+		opts_get(opts, drives_device_keys[n]);
+	if ((r = opts_check_unused(opts, driver, drives_front_end_keys, err)) < 0) {
+		error_prefix(err, "-device %s", spec);
 		return r;
+	}
 	if (id) {
 		d = named_drive(slots, o, spec, id, err);
 		if (!d)
 			return -err->code;
-		if (serial)
-			opts_set(&d->opts, "serial", serial);
+		take_properties(d, opts);
 	} else if (kind == DRIVE_DISK) {
 		return error_set(err, EINVAL,
 				 "-device %s: a disk needs drive=ID of a -drive if=none,id=ID",
@@ -216,6 +237,7 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 		d = xcalloc(1, sizeof(*d));
 		d->option = "-device";
 		d->id = device_id;
+		take_properties(d, opts);
 	}
 	return place(slots, d, floppy ? IF_FLOPPY : IF_IDE, index, kind,
 		     has_bootindex && bootindex < 1000 ? (int)bootindex : -1, err);

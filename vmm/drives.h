@@ -28,6 +28,11 @@ void drives_free(struct machine_drives *drives);
 struct drive *drives_at(const struct machine_drives *drives, unsigned n);
 /* The drive with this id ("ide1-cd0", "floppy0", or the user's), or NULL. */
 struct drive *drives_find(const struct machine_drives *drives, const char *id);
+/* Properties of a disk's -device that its drive is opened with, as if they stood at -drive;
+ * NULL-terminated. */
+extern const char *const drives_device_keys[];
+/* What -device ide-hd, ide-cd and floppy take; NULL-terminated. */
+extern const char *const drives_front_end_keys[];
 /* True if this -device driver is a drive's front end, which drives_create() has taken care of. */
 bool drives_is_front_end(const char *driver);
 

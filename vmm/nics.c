@@ -66,6 +66,8 @@ static const struct {
 	const char *name, *alias, *help;
 } models[] = {
 	{"virtio-net-pci", "virtio", "virtio network card"},
+	{"virtio-net-pci-transitional", NULL, "the same, with both interfaces always"},
+	{"virtio-net-pci-non-transitional", NULL, "the same, of virtio 1 only"},
 	{"ne2k_pci", NULL, "NE2000 on PCI (Realtek RTL8029)"},
 	{"ne2k_isa", NULL, "NE2000 on ISA"},
 };
@@ -85,7 +87,7 @@ void nics_print_models(void)
 	puts("Available network cards:");
 	for (size_t n = 0; n < ARRAY_SIZE(models); n++)
 		if (have_model(models[n].name))
-			printf("%-16s %s%s\n", models[n].name, models[n].help,
+			printf("%-32s %s%s\n", models[n].name, models[n].help,
 			       !strcmp(models[n].name, default_model()) ? " (default)" : "");
 }
 
@@ -120,6 +122,8 @@ bool nics_is_isa_card(const char *driver)
 {
 	return !strcmp(driver, "ne2k_isa");
 }
+
+const char *const nics_isa_keys[] = {"netdev", "mac", "iobase", "irq", "id", NULL};
 
 void nics_device_help(void)
 {
@@ -254,9 +258,7 @@ static int add_isa_card(struct machine *m, const char *text, struct error *err)
 		goto out;
 	if ((r = nic_config_parse(m, &opts, "ne2k_isa", id, &nic, err)) < 0)
 		goto out;
-	r = opts_check_unused(&opts, "ne2k_isa",
-			      (const char *const[]){"netdev", "mac", "iobase", "irq", "id", NULL},
-			      err);
+	r = opts_check_unused(&opts, "ne2k_isa", nics_isa_keys, err);
 	if (r < 0)
 		goto out;
 	int instance = (int)m->nics->cards - 1;

@@ -34,6 +34,8 @@ int nic_config_parse(struct machine *m, struct opts *opts, const char *driver, c
 		     struct nic_config *out, struct error *err);
 /* True if this -device driver is a card that nics_build() makes. */
 bool nics_is_isa_card(const char *driver);
+/* What -device ne2k_isa takes; NULL-terminated. */
+extern const char *const nics_isa_keys[];
 /* Lines of `-device help`; `model=help`. */
 void nics_device_help(void);
 void nics_print_models(void);

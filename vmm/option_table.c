@@ -13,6 +13,7 @@
 #include "vmm/nics.h"
 #include "vmm/options.h"
 #include "vmm/ports.h"
+#include "vmm/properties.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -389,6 +390,13 @@ static int add_device(struct options *o, const struct option_row *row, const cha
 	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
 		ports_device_help();
 		return OPTIONS_DONE;
+	}
+	char driver[64];
+	if (properties_asked(arg, driver, sizeof(driver))) {
+		int r = ports_print_properties(driver, err);
+		if (r < 0)
+			error_prefix(err, "-device %s", arg);
+		return r < 0 ? r : OPTIONS_DONE;
 	}
 	arg_list_add(&o->device, arg);
 	return 0;

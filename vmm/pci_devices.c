@@ -12,6 +12,7 @@
 #include "vmm/machine.h"
 #include "vmm/nics.h"
 #include "vmm/option_rom.h"
+#include "vmm/properties.h"
 #include "vmm/virtio_cards.h"
 #include <errno.h>
 #include <stdio.h>
@@ -32,16 +33,30 @@ static const struct pci_device_type *const types[] = {
 
 /* What each of them takes besides its own properties. */
 static const char *const common_keys[] = {
-	"driver", "id", "bus", "addr", "romfile", "rombar", "bootindex", "multifunction",
+	"driver",  "id",     "bus",       "addr",          "romfile",
+	"romsize", "rombar", "bootindex", "multifunction", NULL,
 };
 
 const struct pci_device_type *pci_device_type_find(const char *driver)
 {
-	for (size_t n = 0; types[n]; n++)
-		if (!strcmp(types[n]->driver, driver) ||
+	size_t base = virtio_base_name(driver);
+	for (size_t n = 0; types[n]; n++) {
+		/* virtio-net-pci-transitional and its like. */
+		bool variant = driver[base] && !strncmp(types[n]->driver, driver, base) &&
+			       !types[n]->driver[base] && !strncmp(driver, "virtio-", 7);
+		if (variant || !strcmp(types[n]->driver, driver) ||
 		    (types[n]->alias && !strcmp(types[n]->alias, driver)))
 			return types[n];
+	}
 	return NULL;
+}
+
+bool pci_device_print_properties(const char *driver)
+{
+	const struct pci_device_type *type = pci_device_type_find(driver);
+	if (type)
+		properties_print(driver, type->properties, common_keys);
+	return type != NULL;
 }
 
 const char *pci_device_type_near(const char *driver)
@@ -115,9 +130,16 @@ static int add_rom(struct machine *m, struct pci_unit *unit, struct opts *opts, 
 {
 	const char *name = opts_get(opts, "romfile");
 	bool rombar, asked = name != NULL;
+	uint64_t bar_size = 0;
 	int r = parse_rombar(opts, &rombar, err);
+	if (r == 0)
+		r = opts_get_size(opts, "romsize", &bar_size, err);
 	if (r < 0)
 		return r;
+	if (bar_size &&
+	    (!is_power_of_2(bar_size) || bar_size < ROM_SIZE_MIN || bar_size > ROM_SIZE_MAX))
+		return error_set(err, EINVAL, "romsize must be a power of two from %d to %d",
+				 ROM_SIZE_MIN, ROM_SIZE_MAX);
 	if (!name)
 		name = unit->type->romfile;
 	if (!name || !*name || !rombar)
@@ -141,6 +163,13 @@ static int add_rom(struct machine *m, struct pci_unit *unit, struct opts *opts, 
 	size_t size = ROM_SIZE_MIN;
 	while (size < len)
 		size *= 2;
+	if (bar_size && bar_size < len) {
+		r = error_set(err, EINVAL, "romsize=%llu is less than the %zu bytes of '%s'",
+			      (unsigned long long)bar_size, len, path);
+		goto out;
+	}
+	if (bar_size)
+		size = bar_size;
 	struct mem_region *rom = mem_region_new_rom(m->mem, unit->name, size, err);
 	if (!rom) {
 		r = -err->code;
@@ -157,16 +186,18 @@ out:
 	return r;
 }
 
-static int check_unused(const struct opts *opts, const struct pci_device_type *type,
-			struct error *err)
+static int check_unused(struct opts *opts, const struct pci_device_type *type, struct error *err)
 {
 	const char *keys[KEYS_MAX];
 	size_t count = 0;
 	for (size_t n = 0; type->properties && type->properties[n] && count < KEYS_MAX / 2; n++)
 		keys[count++] = type->properties[n];
-	for (size_t n = 0; n < ARRAY_SIZE(common_keys); n++)
+	for (size_t n = 0; common_keys[n]; n++)
 		keys[count++] = common_keys[n];
 	keys[count] = NULL;
+	int r = properties_check_absent(opts, type->driver, err);
+	if (r < 0)
+		return r;
 	return opts_check_unused(opts, type->driver, keys, err);
 }
 

@@ -54,6 +54,8 @@ struct pci_unit {
 /* The type of this name, or NULL; the name most like it, or NULL. */
 const struct pci_device_type *pci_device_type_find(const char *driver);
 const char *pci_device_type_near(const char *driver);
+/* `-device DRIVER,help`; false if it is none of these cards. */
+bool pci_device_print_properties(const char *driver);
 /* Lines of `-device help`. */
 void pci_devices_help(void);
 

@@ -17,6 +17,7 @@
 #include "vmm/machine.h"
 #include "vmm/nics.h"
 #include "vmm/pci_devices.h"
+#include "vmm/properties.h"
 #include "vmm/virtio_cards.h"
 #include <errno.h>
 #include <stdio.h>
@@ -172,6 +173,29 @@ static int unknown_device(const char *driver, struct error *err)
 	return error_set(err, EINVAL, "unknown device; -device help lists them");
 }
 
+static const char *const isa_device_keys[] = {"iobase", "iosize", "chardev", "id", NULL};
+
+int ports_print_properties(const char *driver, struct error *err)
+{
+	if (pci_device_print_properties(driver))
+		return 0;
+	if (nics_is_isa_card(driver))
+		properties_print(driver, nics_isa_keys, NULL);
+	else if (drives_is_front_end(driver))
+		properties_print(driver, drives_front_end_keys, NULL);
+	else if (virtio_is_serial_port(driver))
+		properties_print(driver, virtio_serial_port_keys, NULL);
+	else if (!strcmp(driver, "isa-debug-exit"))
+		properties_print(driver, (const char *const[]){"iobase", "iosize", "id", NULL},
+				 NULL);
+	else if (!strcmp(driver, "isa-debugcon"))
+		properties_print(driver, (const char *const[]){"iobase", "chardev", "id", NULL},
+				 NULL);
+	else
+		return unknown_device(driver, err);
+	return 0;
+}
+
 static int build_device(struct machine *m, const char *text, struct error *err)
 {
 	struct opts opts;
@@ -192,9 +216,7 @@ static int build_device(struct machine *m, const char *text, struct error *err)
 	else
 		r = unknown_device(driver, err);
 	if (r == 0)
-		r = opts_check_unused(
-			&opts, driver,
-			(const char *const[]){"iobase", "iosize", "chardev", "id", NULL}, err);
+		r = opts_check_unused(&opts, driver, isa_device_keys, err);
 	if (r < 0)
 		error_prefix(err, "-device %s", text);
 out:

@@ -11,5 +11,7 @@ struct machine;
 int ports_build(struct machine *m, struct error *err);
 /* `-device help`. */
 void ports_device_help(void);
+/* `-device DRIVER,help`; negative with a sentence if there is no such device. */
+int ports_print_properties(const char *driver, struct error *err);
 
 #endif

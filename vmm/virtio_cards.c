@@ -8,6 +8,7 @@
 #include "devices/virtio_serial.h"
 #include "lib/bytes.h"
 #include "vmm/backends.h"
+#include "vmm/drives.h"
 #include "vmm/machine.h"
 #include "vmm/nics.h"
 #include "vmm/rng.h"
@@ -17,14 +18,44 @@
 
 enum { MIN_QUEUE_SIZE = 4, DEFAULT_QUEUE_SIZE = 256, MIN_BLOCK = 512 };
 
+static const char transitional[] = "-transitional", non_transitional[] = "-non-transitional";
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t len = strlen(text), end_len = strlen(end);
+	return len > end_len && !strcmp(text + len - end_len, end);
+}
+
+size_t virtio_base_name(const char *driver)
+{
+	size_t len = strlen(driver);
+	if (ends_with(driver, non_transitional))
+		return len - strlen(non_transitional);
+	return ends_with(driver, transitional) ? len - strlen(transitional) : len;
+}
+
+/* The drivers whose names say which interfaces the card has. */
+static int fixed_interfaces(const struct pci_device_args *args, struct error *err)
+{
+	if (!args->driver[virtio_base_name(args->driver)] ||
+	    (!opts_has(args->opts, "disable-legacy") && !opts_has(args->opts, "disable-modern")))
+		return 0;
+	return error_set(err, EINVAL,
+			 "the driver's name says which interfaces the card has; leave "
+			 "disable-legacy= and disable-modern= out");
+}
+
 int virtio_card_options(const struct pci_device_args *args, unsigned vectors,
 			struct virtio_pci_config *config, struct error *err)
 {
 	static const char *const switches[] = {"off", "on", "auto", NULL};
 	uint64_t asked = vectors;
 	bool indirect = true, event_idx = true, packed = false, doorbells = true;
+	bool ring_reset = true, any_layout = true;
 	/* auto: a conventional PCI bus, so both interfaces. */
-	int legacy = 2, r;
+	int legacy = 2, r = fixed_interfaces(args, err);
+	if (r < 0)
+		return r;
 	*config = (struct virtio_pci_config){.name = args->name, .devfn = args->devfn};
 	if ((r = opts_get_enum(args->opts, "disable-legacy", switches, &legacy, err)) < 0 ||
 	    (r = opts_get_bool(args->opts, "disable-modern", &config->disable_modern, err)) < 0 ||
@@ -32,6 +63,8 @@ int virtio_card_options(const struct pci_device_args *args, unsigned vectors,
 	    (r = opts_get_bool(args->opts, "indirect_desc", &indirect, err)) < 0 ||
 	    (r = opts_get_bool(args->opts, "event_idx", &event_idx, err)) < 0 ||
 	    (r = opts_get_bool(args->opts, "ioeventfd", &doorbells, err)) < 0 ||
+	    (r = opts_get_bool(args->opts, "queue_reset", &ring_reset, err)) < 0 ||
+	    (r = opts_get_bool(args->opts, "any_layout", &any_layout, err)) < 0 ||
 	    (r = opts_get_bool(args->opts, "packed", &packed, err)) < 0)
 		return r;
 	if (asked > MSIX_VECTORS_MAX)
@@ -40,11 +73,13 @@ int virtio_card_options(const struct pci_device_args *args, unsigned vectors,
 	if (packed)
 		return error_set(err, ENOTSUP,
 				 "there are no packed virtqueues; leave packed=on out");
-	config->disable_legacy = legacy == 1;
+	config->disable_legacy = legacy == 1 || ends_with(args->driver, non_transitional);
 	config->vectors = (unsigned)asked;
 	config->no_indirect = !indirect;
 	config->no_event_idx = !event_idx;
 	config->no_doorbells = !doorbells;
+	config->no_ring_reset = !ring_reset;
+	config->no_any_layout = !any_layout;
 	return 0;
 }
 
@@ -86,21 +121,47 @@ static int io_sizes(struct opts *opts, struct virtio_blk_config *c, struct error
 	return 0;
 }
 
+/* How much the guest may discard or zero at once, and how it should be aligned. */
+static int range_limits(struct opts *opts, struct virtio_blk_config *c, struct error *err)
+{
+	uint64_t granularity = c->logical_block, discard = VIRTIO_BLK_RANGE_MAX,
+		 zeroes = VIRTIO_BLK_RANGE_MAX;
+	int r;
+	if ((r = opts_get_size(opts, "discard_granularity", &granularity, err)) < 0 ||
+	    (r = opts_get_u64(opts, "max-discard-sectors", &discard, err)) < 0 ||
+	    (r = opts_get_u64(opts, "max-write-zeroes-sectors", &zeroes, err)) < 0)
+		return r;
+	if (!granularity || granularity % c->logical_block || granularity > INT32_MAX)
+		return error_set(err, EINVAL,
+				 "discard_granularity must be a multiple of logical_block_size");
+	if (discard < 1 || discard > VIRTIO_BLK_RANGE_MAX || zeroes < 1 ||
+	    zeroes > VIRTIO_BLK_RANGE_MAX)
+		return error_set(err, EINVAL,
+				 "max-discard-sectors and max-write-zeroes-sectors must be 1 to %d",
+				 VIRTIO_BLK_RANGE_MAX);
+	c->discard_granularity = (unsigned)granularity;
+	c->max_discard = (unsigned)discard;
+	c->max_zeroes = (unsigned)zeroes;
+	return 0;
+}
+
 static int read_switches(struct opts *opts, struct virtio_blk_config *c, struct error *err)
 {
 	static const char *const caches[] = {"off", "on", "auto", NULL};
-	bool config_wce = true, discard = true, zeroes = true, share;
+	bool config_wce = true, discard = true, zeroes = true, merging = true, share;
 	int cache = 2, r;
 	if ((r = opts_get_enum(opts, "write-cache", caches, &cache, err)) < 0 ||
 	    (r = opts_get_bool(opts, "config-wce", &config_wce, err)) < 0 ||
 	    (r = opts_get_bool(opts, "discard", &discard, err)) < 0 ||
 	    (r = opts_get_bool(opts, "write-zeroes", &zeroes, err)) < 0 ||
+	    (r = opts_get_bool(opts, "request-merging", &merging, err)) < 0 ||
 	    /* The drive was opened with it (drives.c). */
 	    (r = opts_get_bool(opts, "share-rw", &share, err)) < 0)
 		return r;
 	c->write_cache =
 		cache == 2 ? !(drive_image_flags(c->drive) & IMAGE_WRITETHROUGH) : cache == 1;
 	c->no_config_wce = !config_wce;
+	c->no_merging = !merging;
 	c->no_discard = !discard || !drive_writable(c->drive);
 	c->no_write_zeroes = !zeroes || !drive_writable(c->drive);
 	return 0;
@@ -117,7 +178,9 @@ static int read_blk_options(const struct pci_device_args *args, struct virtio_bl
 	*c = (struct virtio_blk_config){.queue_size = DEFAULT_QUEUE_SIZE,
 					.logical_block = MIN_BLOCK,
 					.physical_block = MIN_BLOCK};
-	opts_get(opts, "serial"); /* the drive has it (drives.c) */
+	/* What the drive has (drives.c). */
+	for (size_t n = 0; drives_device_keys[n]; n++)
+		opts_get(opts, drives_device_keys[n]);
 	c->drive = id ? drives_find(&m->drives, id) : NULL;
 	if (!c->drive)
 		return error_set(err, EINVAL, "there is no drive '%s'", id ? id : "");
@@ -135,7 +198,8 @@ static int read_blk_options(const struct pci_device_args *args, struct virtio_bl
 	c->physical_block = c->logical_block;
 	if ((r = power_of_2(opts, "physical_block_size", c->logical_block, VIRTIO_BLK_BLOCK_MAX,
 			    &c->physical_block, err)) < 0 ||
-	    (r = io_sizes(opts, c, err)) < 0 || (r = read_switches(opts, c, err)) < 0)
+	    (r = io_sizes(opts, c, err)) < 0 || (r = range_limits(opts, c, err)) < 0 ||
+	    (r = read_switches(opts, c, err)) < 0)
 		return r;
 	return 0;
 }
@@ -168,11 +232,30 @@ const struct pci_device_type virtio_blk_card = {
 		"write-zeroes=,share-rw=,\n"
 		"                 "
 		"disable-legacy=on|off|auto,disable-modern=on|off,vectors=N,ioeventfd=on|off",
-	.properties =
-		(const char *const[]){"drive", "serial", "num-queues", "queue-size",
-				      "logical_block_size", "physical_block_size", "min_io_size",
-				      "opt_io_size", "write-cache", "config-wce", "discard",
-				      "write-zeroes", "share-rw", VIRTIO_PROPERTIES, NULL},
+	.properties = (const char *const[]){"drive",
+					    "serial",
+					    "num-queues",
+					    "queue-size",
+					    "logical_block_size",
+					    "physical_block_size",
+					    "min_io_size",
+					    "opt_io_size",
+					    "write-cache",
+					    "config-wce",
+					    "discard",
+					    "write-zeroes",
+					    "share-rw",
+					    "discard_granularity",
+					    "max-discard-sectors",
+					    "max-write-zeroes-sectors",
+					    "request-merging",
+					    "rerror",
+					    "werror",
+					    "cyls",
+					    "heads",
+					    "secs",
+					    VIRTIO_PROPERTIES,
+					    NULL},
 	.boot_child = "disk@0,0",
 	.create = create_blk,
 	.free = free_blk,
@@ -203,6 +286,27 @@ static const struct {
 	{"guest_announce", VIRTIO_NET_F_ANNOUNCE},
 };
 
+/* speed= in Mbit/s (-1: unknown) and duplex=. */
+static int link_speed(struct opts *opts, struct virtio_net_config *c, struct error *err)
+{
+	static const char *const duplexes[] = {"half", "full", NULL};
+	const char *speed = opts_get(opts, "speed");
+	uint64_t number = 0;
+	int duplex = VIRTIO_NET_DUPLEX_UNKNOWN, r = 0;
+	bool known = speed && strcmp(speed, "-1") != 0;
+	if (known && (r = opts_get_u64(opts, "speed", &number, err)) < 0)
+		return r;
+	if (number > INT32_MAX)
+		return error_set(err, EINVAL, "speed must be 0 to %d megabits a second, or -1",
+				 INT32_MAX);
+	if ((r = opts_get_enum(opts, "duplex", duplexes, &duplex, err)) < 0)
+		return r;
+	c->has_speed = known || duplex != VIRTIO_NET_DUPLEX_UNKNOWN;
+	c->speed = known ? (uint32_t)number : (uint32_t)VIRTIO_NET_SPEED_UNKNOWN;
+	c->duplex = (uint8_t)duplex;
+	return 0;
+}
+
 static int read_net_options(const struct pci_device_args *args, struct virtio_net_config *c,
 			    struct error *err)
 {
@@ -221,6 +325,8 @@ static int read_net_options(const struct pci_device_args *args, struct virtio_ne
 			    err)) < 0 ||
 	    (r = opts_get_u64(opts, "host_mtu", &mtu, err)) < 0 ||
 	    (r = opts_get_bool(opts, "mq", &mq, err)) < 0)
+		return r;
+	if ((r = link_speed(opts, c, err)) < 0)
 		return r;
 	if (mtu && (mtu < MIN_MTU || mtu > UINT16_MAX))
 		return error_set(err, EINVAL, "host_mtu must be %d to %d", MIN_MTU, UINT16_MAX);
@@ -267,6 +373,8 @@ const struct pci_device_type virtio_net_card = {
 					    "rx_queue_size",
 					    "tx_queue_size",
 					    "host_mtu",
+					    "speed",
+					    "duplex",
 					    "mq",
 					    "csum",
 					    "guest_csum",
@@ -400,6 +508,8 @@ static struct virtio_serial *find_serial(struct machine *m, const char *bus, str
 	return NULL;
 }
 
+const char *const virtio_serial_port_keys[] = {"chardev", "name", "nr", "bus", "id", NULL};
+
 static int add_port(struct machine *m, struct opts *opts, const char *driver, struct error *err)
 {
 	const char *chardev = opts_get(opts, "chardev"), *name = opts_get(opts, "name");
@@ -415,9 +525,7 @@ static int add_port(struct machine *m, struct opts *opts, const char *driver, st
 	struct virtio_serial *card = find_serial(m, bus, err);
 	if (!card)
 		return -err->code;
-	if ((r = opts_check_unused(
-		     opts, driver,
-		     (const char *const[]){"chardev", "name", "nr", "bus", "id", NULL}, err)) < 0)
+	if ((r = opts_check_unused(opts, driver, virtio_serial_port_keys, err)) < 0)
 		return r;
 	struct chardev *chr = backend_take_named(m, chardev, err);
 	if (!chr)
