@@ -58,6 +58,27 @@ void cpu_state_reset(struct cpu_state *s, bool bsp, uint32_t signature)
 	s->activity = bsp ? CPU_RUNNING : CPU_WAIT_SIPI;
 }
 
+void cpu_state_signal_init(struct cpu_state *s, uint32_t signature)
+{
+	const struct cpu_state old = *s;
+
+	cpu_state_reset(s, old.apic_base & APIC_BASE_BSP, signature);
+	s->cr0 = CR0_ET | (old.cr0 & (CR0_CD | CR0_NW));
+	memcpy(s->fxsave, old.fxsave, sizeof(s->fxsave));
+	s->tsc = old.tsc;
+	s->apic_base = old.apic_base;
+	s->sysenter_cs = old.sysenter_cs;
+	s->sysenter_esp = old.sysenter_esp;
+	s->sysenter_eip = old.sysenter_eip;
+	s->pat = old.pat;
+	s->misc_enable = old.misc_enable;
+	s->mtrr_def_type = old.mtrr_def_type;
+	memcpy(s->mtrr_phys, old.mtrr_phys, sizeof(s->mtrr_phys));
+	memcpy(s->mtrr_fixed, old.mtrr_fixed, sizeof(s->mtrr_fixed));
+	s->kvm_wall_clock = old.kvm_wall_clock;
+	s->kvm_system_time = old.kvm_system_time;
+}
+
 static void print_segment(struct strbuf *out, const char *name, const struct cpu_segment *seg)
 {
 	strbuf_printf(out, "%-3s=%04x %08x %08x %04x", name, seg->selector, seg->base, seg->limit,

@@ -59,6 +59,41 @@ static inline uint32_t cut_run(const struct insn *i, uint32_t off, uint32_t coun
 	return bytes < RUN_MAX ? (uint32_t)bytes : RUN_MAX;
 }
 
+/*
+ * MOVS and STOS: `one` does an iteration, `run` as many of `count` as lie in one page and returns
+ * their number, or 0 if one by one is needed.
+ */
+ALWAYS_INLINE void move_loop(struct soft_cpu *c, const struct insn *i, unsigned size,
+			     void (*one)(struct soft_cpu *c, const struct insn *i, unsigned size),
+			     uint32_t (*run)(struct soft_cpu *c, const struct insn *i,
+					     uint32_t count, unsigned size))
+{
+	if (i->rep == REP_NONE) {
+		one(c, i, size);
+		return;
+	}
+	uint32_t left = index_get(c, i, R_ECX);
+	unsigned slice = slice_length(c);
+
+	while (left && slice) {
+		uint32_t done = 0;
+		if (slice > 1 && !(c->eflags & FL_DF))
+			done = run(c, i, left, size);
+		if (!done) {
+			one(c, i, size);
+			done = 1;
+		}
+		count_down(c, i, done);
+		left -= done;
+		slice--;
+		if (c->block_end == NULL)
+			break;
+		if (done > 1 && c->requests)
+			break;
+	}
+	rep_leave(c, left);
+}
+
 /* ---- MOVS ---- */
 ALWAYS_INLINE void movs_one(struct soft_cpu *c, const struct insn *i, unsigned size)
 {
@@ -69,8 +104,6 @@ ALWAYS_INLINE void movs_one(struct soft_cpu *c, const struct insn *i, unsigned s
 	index_add(c, i, R_EDI, step(c, size));
 }
 
-/* Moves as much of `count` items as lies in one page of source and destination each; 0 if one by
- * one is needed. */
 static uint32_t movs_run(struct soft_cpu *c, const struct insn *i, uint32_t count, unsigned size)
 {
 	uint32_t si = index_get(c, i, R_ESI), di = index_get(c, i, R_EDI);
@@ -99,30 +132,7 @@ static uint32_t movs_run(struct soft_cpu *c, const struct insn *i, uint32_t coun
 
 ALWAYS_INLINE void movs_shape(struct soft_cpu *c, const struct insn *i, unsigned size)
 {
-	if (i->rep == REP_NONE) {
-		movs_one(c, i, size);
-		return;
-	}
-	uint32_t left = index_get(c, i, R_ECX);
-	unsigned slice = slice_length(c);
-
-	while (left && slice) {
-		uint32_t done = 0;
-		if (slice > 1 && !(c->eflags & FL_DF))
-			done = movs_run(c, i, left, size);
-		if (!done) {
-			movs_one(c, i, size);
-			done = 1;
-		}
-		count_down(c, i, done);
-		left -= done;
-		slice--;
-		if (c->block_end == NULL)
-			break;
-		if (done > 1 && c->requests)
-			break;
-	}
-	rep_leave(c, left);
+	move_loop(c, i, size, movs_one, movs_run);
 }
 
 /* ---- STOS ---- */
@@ -169,30 +179,7 @@ static uint32_t stos_run(struct soft_cpu *c, const struct insn *i, uint32_t coun
 
 ALWAYS_INLINE void stos_shape(struct soft_cpu *c, const struct insn *i, unsigned size)
 {
-	if (i->rep == REP_NONE) {
-		stos_one(c, i, size);
-		return;
-	}
-	uint32_t left = index_get(c, i, R_ECX);
-	unsigned slice = slice_length(c);
-
-	while (left && slice) {
-		uint32_t done = 0;
-		if (slice > 1 && !(c->eflags & FL_DF))
-			done = stos_run(c, i, left, size);
-		if (!done) {
-			stos_one(c, i, size);
-			done = 1;
-		}
-		count_down(c, i, done);
-		left -= done;
-		slice--;
-		if (c->block_end == NULL)
-			break;
-		if (done > 1 && c->requests)
-			break;
-	}
-	rep_leave(c, left);
+	move_loop(c, i, size, stos_one, stos_run);
 }
 
 /* ---- LODS ---- */

@@ -195,27 +195,12 @@ static void run_one(struct soft_cpu *c)
 		c->db_status |= DR6_BS;
 }
 
-/* INIT (SDM vol. 3A, table 9-1): as RESET, but FPU, SSE, MSRs, TSC and the cache bits of CR0 stay.
- */
 static void take_init(struct soft_cpu *c)
 {
-	enum { APIC_BASE_BSP = 1 << 8 };
-	struct cpu_state old, s;
+	struct cpu_state s;
 
-	soft_cpu_get_state(c, &old);
-	cpu_state_reset(&s, c->apic_base & APIC_BASE_BSP, cpu_model_signature(c->config.model));
-	memcpy(s.fxsave, old.fxsave, sizeof(s.fxsave));
-	memcpy(s.mtrr_phys, old.mtrr_phys, sizeof(s.mtrr_phys));
-	memcpy(s.mtrr_fixed, old.mtrr_fixed, sizeof(s.mtrr_fixed));
-	s.mtrr_def_type = old.mtrr_def_type;
-	s.tsc = old.tsc;
-	s.apic_base = old.apic_base;
-	s.pat = old.pat;
-	s.misc_enable = old.misc_enable;
-	s.sysenter_cs = old.sysenter_cs;
-	s.sysenter_esp = old.sysenter_esp;
-	s.sysenter_eip = old.sysenter_eip;
-	s.cr0 = (s.cr0 & ~(CR0_CD | CR0_NW)) | (old.cr0 & (CR0_CD | CR0_NW));
+	soft_cpu_get_state(c, &s);
+	cpu_state_signal_init(&s, cpu_model_signature(c->config.model));
 	trace(TRACE_CPU, "cpu%u: INIT", c->config.index);
 	uint64_t tsc_offset = c->tsc_offset; /* time passes while the state is copied */
 	cpu_load_state(c, &s);

@@ -304,9 +304,11 @@ static void op_rndint(struct soft_cpu *c, const struct insn *i)
 
 enum { SIGN_BYTE = 9, SIGN = 0x80 };
 
-static void op_chs(struct soft_cpu *c, const struct insn *i)
+/* The byte of ST(0) with the sign becomes (byte & keep) ^ flip. */
+static void change_sign(struct soft_cpu *c, const struct insn *i, uint8_t keep, uint8_t flip)
 {
 	struct fpu *f = &c->fpu;
+	uint8_t *byte;
 
 	fpu_use(c);
 	if (!x87_valid(f, 0)) {
@@ -316,24 +318,19 @@ static void op_chs(struct soft_cpu *c, const struct insn *i)
 	if (!x87_enter(c))
 		return;
 	x87_note(c, i);
-	((uint8_t *)x87_st(f, 0))[SIGN_BYTE] ^= SIGN;
+	byte = (uint8_t *)x87_st(f, 0) + SIGN_BYTE;
+	*byte = (*byte & keep) ^ flip;
 	f->sw &= (uint16_t)~SW_C1;
+}
+
+static void op_chs(struct soft_cpu *c, const struct insn *i)
+{
+	change_sign(c, i, 0xFF, SIGN);
 }
 
 static void op_abs(struct soft_cpu *c, const struct insn *i)
 {
-	struct fpu *f = &c->fpu;
-
-	fpu_use(c);
-	if (!x87_valid(f, 0)) {
-		op_replay(c, i);
-		return;
-	}
-	if (!x87_enter(c))
-		return;
-	x87_note(c, i);
-	((uint8_t *)x87_st(f, 0))[SIGN_BYTE] &= (uint8_t)~SIGN;
-	f->sw &= (uint16_t)~SW_C1;
+	change_sign(c, i, (uint8_t)~SIGN, 0);
 }
 
 static void op_xch(struct soft_cpu *c, const struct insn *i)

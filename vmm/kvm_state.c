@@ -518,27 +518,11 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct error *e
 
 void kvm_cpu_init(struct kvm_vcpu *v)
 {
-	struct cpu_state old, s;
+	struct cpu_state s;
 
-	if (kvm_get_state(v, &old, NULL) < 0)
+	if (kvm_get_state(v, &s, NULL) < 0)
 		return;
-	/* INIT leaves the FPU, the MSRs, the TSC and CR0's cache bits alone (SDM vol. 3A, table
-	 * 9-1). */
-	cpu_state_reset(&s, v->index == 0, cpu_model_signature(v->k->base.config.model));
-	s.cr0 = CR0_ET | (old.cr0 & (CR0_CD | CR0_NW));
-	memcpy(s.fxsave, old.fxsave, sizeof(s.fxsave));
-	s.tsc = old.tsc;
-	s.apic_base = old.apic_base;
-	s.sysenter_cs = old.sysenter_cs;
-	s.sysenter_esp = old.sysenter_esp;
-	s.sysenter_eip = old.sysenter_eip;
-	s.kvm_wall_clock = old.kvm_wall_clock;
-	s.kvm_system_time = old.kvm_system_time;
-	s.pat = old.pat;
-	s.misc_enable = old.misc_enable;
-	s.mtrr_def_type = old.mtrr_def_type;
-	memcpy(s.mtrr_phys, old.mtrr_phys, sizeof(s.mtrr_phys));
-	memcpy(s.mtrr_fixed, old.mtrr_fixed, sizeof(s.mtrr_fixed));
+	cpu_state_signal_init(&s, cpu_model_signature(v->k->base.config.model));
 	kvm_set_state(v, &s, NULL);
 }
 
