@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * virtio-rng: each buffer that the driver puts into the one queue comes back with random bytes
- * (virtio 1.2, 5.4), from getrandom(2) or from a file such as /dev/hwrng.
+ * (virtio 1.2, 5.4), from getrandom(2), from a file such as /dev/hwrng, or from a source of the caller's.
  *
  * A file that has nothing now is watched, and the buffer waits in its ring. With a limit the rest
  * waits for the next period, by the guest's clock.
@@ -62,6 +62,8 @@ static size_t read_source(struct virtio_rng *rng, uint8_t *buf, size_t len)
 {
 	ssize_t n;
 
+	if (rng->config.source)
+		return rng->config.source->read(rng->config.source->opaque, buf, len);
 	do
 		n = rng->config.fd < 0 ? getrandom(buf, len, 0) : read(rng->config.fd, buf, len);
 	while (n < 0 && errno == EINTR);
@@ -93,6 +95,12 @@ static size_t fill(struct virtio_rng *rng, size_t want)
 		done += virtio_chain_write(&rng->chain, piece, part);
 	}
 	return done;
+}
+
+static void source_ready(void *opaque)
+{
+	struct virtio_rng *rng = opaque;
+	virtqueue_kick(&rng->virtio.queue[0]);
 }
 
 static void new_period(void *opaque)
@@ -179,6 +187,8 @@ struct virtio_rng *virtio_rng_new(const struct device_env *env, struct pci_bus *
 		return NULL;
 	}
 	virtio_add_queue(&rng->virtio, QUEUE_SIZE);
+	if (config->source)
+		config->source->attach(config->source->opaque, source_ready, rng);
 	return rng;
 }
 
@@ -186,6 +196,8 @@ void virtio_rng_free(struct virtio_rng *rng)
 {
 	if (!rng)
 		return;
+	if (rng->config.source)
+		rng->config.source->attach(rng->config.source->opaque, NULL, NULL);
 	virtio_fini(&rng->virtio);
 	virtio_chain_free(&rng->chain);
 	if (rng->config.fd >= 0)

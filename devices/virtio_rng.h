@@ -7,9 +7,19 @@
 
 struct virtio_rng;
 
+/* A source that is neither a file nor the kernel. The lock is held in all calls. */
+struct virtio_rng_source {
+	/* Up to `len` random bytes; 0: none now, and ready() is called when there are. */
+	size_t (*read)(void *opaque, uint8_t *buf, size_t len);
+	/* Its one user, or NULL when that goes. */
+	void (*attach)(void *opaque, void (*ready)(void *card), void *card);
+	void *opaque;
+};
+
 struct virtio_rng_config {
 	int fd; /* nonblocking, owned by the device from now on; -1: the host kernel's generator */
-	uint64_t max_bytes; /* in each period; 0: no limit */
+	const struct virtio_rng_source *source; /* instead of it, or NULL */
+	uint64_t max_bytes;                     /* in each period; 0: no limit */
 	uint32_t period_ms;
 };
 

@@ -11,9 +11,11 @@
 
 /* One row a type: its name, properties, phase and functions are in the struct (lib/object.h). */
 static const struct object_type *const types[] = {
-	&secret_type,         &tls_creds_x509_type, &tls_creds_psk_type,
-	&tls_creds_anon_type, &throttle_group_type, &filter_dump_type,
-	&rng_random_type,     &rng_builtin_type,    NULL,
+	&secret_type,         &tls_creds_x509_type,
+	&tls_creds_psk_type,  &tls_creds_anon_type,
+	&throttle_group_type, &filter_dump_type,
+	&rng_random_type,     &rng_builtin_type,
+	&rng_egd_type,        NULL,
 };
 
 void objects_init(void)

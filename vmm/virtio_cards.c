@@ -419,7 +419,7 @@ static void *create_rng(const struct pci_device_args *args, struct pci_device **
 		return NULL;
 	}
 	config.period_ms = (uint32_t)period;
-	if (id && rng_open(id, &config.fd, err) < 0)
+	if (id && rng_open(id, &config, err) < 0)
 		return NULL;
 	struct virtio_rng *rng =
 		virtio_rng_new(&args->machine->env, args->machine->dev.pci, &card, &config, err);
@@ -438,7 +438,8 @@ static void free_rng(void *device)
 const struct pci_device_type virtio_rng_card = {
 	.driver = "virtio-rng-pci",
 	.alias = "virtio-rng",
-	.help = "random numbers from the host: rng=ID (an -object rng-random or rng-builtin),"
+	.help = "random numbers from the host: rng=ID (an -object rng-random, rng-builtin or "
+		"rng-egd),"
 		"max-bytes=,period=",
 	.properties = (const char *const[]){"rng", "max-bytes", "period", VIRTIO_PROPERTIES, NULL},
 	.create = create_rng,
