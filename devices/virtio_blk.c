@@ -538,12 +538,15 @@ static const struct state_desc blk_desc = {
 
 static uint64_t offered(const struct virtio_blk_config *c)
 {
-	uint64_t f = F_SEG_MAX | F_GEOMETRY | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY;
+	uint64_t f = F_SEG_MAX | F_GEOMETRY | F_BLK_SIZE | F_TOPOLOGY;
 
 	if (!drive_writable(c->drive))
 		f |= F_RO;
 	if (!c->no_config_wce)
 		f |= F_CONFIG_WCE;
+	/* A disk whose cache is off for good has nothing to flush (5.2.5.2). */
+	if (c->write_cache || !c->no_config_wce)
+		f |= F_FLUSH;
 	if (c->queues > 1)
 		f |= F_MQ;
 	if (!c->no_discard)
