@@ -262,7 +262,7 @@ static void run_natively(void)
 		native_run(&native, &t->outcome);
 		t->after = native;
 		memcpy(t->data, native_data, DATA_SIZE);
-		if (t->outcome.finished || t->outcome.escaped ||
+		if (t->outcome.finished || t->outcome.astray ||
 		    stretch_count == ARRAY_SIZE(stretches))
 			break;
 		next = resume_at(native.eip, t->outcome.vector);
@@ -297,14 +297,14 @@ static enum verdict run_softly(void)
 
 /*
  * Whether the block did the same everywhere; if not, `engine` did something else. Where the host
- * did what no guest can, nothing can be compared.
+ * went astray, nothing can be compared.
  */
 static enum verdict run_block(void)
 {
 	enum verdict v = NO_COMPARISON;
 
 	run_natively();
-	if (!stretches[stretch_count - 1].outcome.escaped)
+	if (!stretches[stretch_count - 1].outcome.astray)
 		v = SAME;
 	for (unsigned run = 0; run < SOFT_ENGINES + 1 && v == SAME; run++) {
 		engine = run < SOFT_ENGINES ? run : SOFT_TRANSLATOR;

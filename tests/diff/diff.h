@@ -44,7 +44,9 @@ struct machine_state {
 /* How a run ended. */
 struct outcome {
 	bool finished; /* reached CODE_EXIT */
-	bool escaped; /* a far transfer took the host into 64-bit code, which a guest has not got */
+	/* The host did what cannot be compared: a far transfer took it into 64-bit code, which a
+	 * guest has not got, or it ran on for seconds. */
+	bool astray;
 	unsigned vector; /* else: the exception, its error code, CR2 of a page fault */
 	uint32_t error, cr2;
 };

@@ -9,7 +9,7 @@
  *
  * The far jump leads to the trampoline, the one thing of the test that 32-bit code can reach: it is
  * read-only. All else, and what passes between, is addressed relative to RIP and lies above 4 GiB,
- * where stray stores do not come to.
+ * where stray stores do not come to. A timer ends a run that goes on and on.
  */
 #include "tests/diff/diff.h"
 #include <signal.h>
@@ -17,10 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { LONG_CS = 0x33, TRAMPOLINE_EXIT = 8 };
+enum { LONG_CS = 0x33, TRAMPOLINE_EXIT = 8, TIMER_SECONDS = 5 };
 
 /* The offsets are used in the assembly below. */
 static struct passage {
@@ -36,7 +37,8 @@ _Static_assert(offsetof(struct passage, fx) == 0x80, "passage layout");
 static volatile struct outcome *current;
 /* Who had the signals before: the software CPU, whose translated code may fault too. */
 static struct sigaction old_action[NSIG];
-static volatile bool inside; /* generated code runs */
+static volatile bool inside;   /* generated code runs */
+static volatile uint64_t runs; /* begun */
 uint8_t *native_code, *native_data = (uint8_t *)(uintptr_t)DATA_BASE;
 
 void native_enter(void);
@@ -110,36 +112,42 @@ static bool is_native_enter(uintptr_t rip)
 	return rip >= (uintptr_t)native_enter && rip < (uintptr_t)native_end;
 }
 
-static void on_signal(int sig, siginfo_t *info, void *context)
+/* The kernel leaves AC as the code had it, and C code accesses misaligned data. */
+static inline void clear_ac(void)
 {
-	ucontext_t *uc = context;
-	greg_t *g = uc->uc_mcontext.gregs;
-	struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
-	static const int reg[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX,
-				   REG_RSP, REG_RBP, REG_RSI, REG_RDI};
-
-	/* The kernel leaves AC as the code had it, and C code accesses misaligned data. */
 	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandl $~0x40000, "
 			 "(%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp"
 			 :
 			 :
 			 : "memory", "cc");
-	bool in_32_bit = (g[REG_CSGSFS] & 0xFFFF) == USER_CS;
-	bool escaped = !in_32_bit && inside && !is_native_enter((uintptr_t)g[REG_RIP]);
-	if (!in_32_bit && !escaped) {
-		if (old_action[sig].sa_flags & SA_SIGINFO)
-			old_action[sig].sa_sigaction(sig, info, context);
-		else
-			sigaction(sig, &old_action[sig], NULL); /* a bug in the test itself */
-		return;
-	}
+}
+
+static bool in_32_bit_code(const ucontext_t *uc)
+{
+	return (uc->uc_mcontext.gregs[REG_CSGSFS] & 0xFFFF) == USER_CS;
+}
+
+/* Generated code runs, in whichever mode. */
+static bool in_generated_code(const ucontext_t *uc)
+{
+	return inside && !is_native_enter((uintptr_t)uc->uc_mcontext.gregs[REG_RIP]);
+}
+
+/* The signal handler returns to native_enter()'s end; what the code left is in `passage`. */
+static void end_run(ucontext_t *uc, bool astray)
+{
+	static const int reg[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX,
+				   REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+	greg_t *g = uc->uc_mcontext.gregs;
+	struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
+
 	for (unsigned n = 0; n < 8; n++)
 		passage.gpr[n] = (uint32_t)g[reg[n]];
 	passage.eflags = (uint64_t)g[REG_EFL];
 	passage.frame[0] = (uint64_t)g[REG_RIP];
 	memcpy(passage.fx, fp, sizeof passage.fx);
 	current->finished = false;
-	current->escaped = escaped;
+	current->astray = astray;
 	current->vector = (unsigned)g[REG_TRAPNO];
 	current->error = (uint32_t)g[REG_ERR];
 	current->cr2 = (uint32_t)g[REG_CR2];
@@ -151,6 +159,33 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	fp->swd = 0;
 	fp->ftw = 0;
 	fp->mxcsr = MXCSR_INIT;
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	clear_ac();
+	if (in_32_bit_code(uc))
+		end_run(uc, false);
+	else if (in_generated_code(uc))
+		end_run(uc, true);
+	else if (old_action[sig].sa_flags & SA_SIGINFO)
+		old_action[sig].sa_sigaction(sig, info, context);
+	else
+		sigaction(sig, &old_action[sig], NULL); /* a bug in the test itself */
+}
+
+/* Every few seconds of CPU time: a run that was there the last time does not end by itself. */
+static void on_timer(int sig, siginfo_t *info, void *context)
+{
+	static uint64_t run_before;
+	ucontext_t *uc = context;
+
+	clear_ac();
+	if (runs == run_before && in_generated_code(uc))
+		end_run(uc, true);
+	run_before = runs;
 }
 
 void native_run(struct machine_state *s, struct outcome *out)
@@ -166,6 +201,7 @@ void native_run(struct machine_state *s, struct outcome *out)
 	memcpy(passage.fx, s->fx, sizeof s->fx);
 	*out = (struct outcome){.finished = true};
 	current = out;
+	runs++;
 	inside = true;
 	native_enter();
 	inside = false;
@@ -189,6 +225,9 @@ bool native_open(void)
 	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
 	struct sigaction action = {.sa_sigaction = on_signal,
 				   .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+	struct sigaction timer_action = {.sa_sigaction = on_timer,
+					 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
+	const struct itimerval timer = {{TIMER_SECONDS, 0}, {TIMER_SECONDS, 0}};
 	static uint8_t signal_stack[1 << 16];
 	stack_t stack = {.ss_size = sizeof(signal_stack)};
 	int fd = memfd_create("code", 0);
@@ -229,7 +268,10 @@ bool native_open(void)
 	leave[5] = LONG_CS;
 	leave[6] = 0;
 	sigaltstack(&stack, NULL);
+	sigaddset(&action.sa_mask, SIGVTALRM);
 	for (size_t n = 0; n < sizeof signals / sizeof signals[0]; n++)
 		sigaction(signals[n], &action, &old_action[signals[n]]);
+	sigaction(SIGVTALRM, &timer_action, NULL);
+	setitimer(ITIMER_VIRTUAL, &timer, NULL);
 	return true;
 }

@@ -6,8 +6,10 @@
 #include "tests/diff/special.h"
 #include <string.h>
 
-/* A forward target: a few instructions are skipped. Returns where the displacement is to be
- * patched. */
+/*
+ * A forward target: a few instructions are skipped, whose displacement of `size` bytes is at `at`.
+ * What is too long for it goes to the instruction after; backwards the block might never end.
+ */
 static void skip_some(unsigned at, unsigned size, unsigned groups)
 {
 	int32_t distance;
@@ -17,7 +19,7 @@ static void skip_some(unsigned at, unsigned size, unsigned groups)
 		generate_one(groups & ((1u << GROUPS) - 1) ? groups : 1u << GROUP_ALU);
 	distance = (int32_t)(out->len - at - size);
 	if (size == 1)
-		out->code[at] = (uint8_t)distance;
+		out->code[at] = distance <= INT8_MAX ? (uint8_t)distance : 0;
 	else
 		memcpy(out->code + at, &distance, 4);
 }
