@@ -217,6 +217,15 @@ static int new_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **blo
 	return rc;
 }
 
+/* Blocks that new_block() made did not get into the refcount table: their clusters are free again. */
+static void drop_blocks(struct qcow2 *q, uint64_t cluster, uint64_t count)
+{
+	for (; count; count--, cluster++) {
+		qcow2_cache_forget(&q->rb_cache, cluster << q->h.cluster_bits);
+		qcow2_set_remove(&q->tables, cluster);
+	}
+}
+
 /* A larger refcount table that has room for block `index`, which is behind the present end. */
 static int grow_reftable(struct qcow2 *q, uint64_t index)
 {
@@ -237,11 +246,13 @@ static int grow_reftable(struct qcow2 *q, uint64_t index)
 	int rc = new_table && raw ? 0 : -ENOMEM;
 	if (!rc)
 		memcpy(new_table, q->reftable, (size_t)q->reftable_size * 8);
+	uint64_t made = 0;
 	for (uint64_t i = 0; i < blocks && !rc; i++) {
 		struct qcow2_table *block;
 		rc = new_block(q, start + i, &block);
 		if (rc)
 			break;
+		made++;
 		new_table[index + i] = (start + i) << q->h.cluster_bits;
 		for (uint64_t c = i * q->rb_entries;
 		     c < (i + 1) * q->rb_entries && c < blocks + table; c++)
@@ -262,13 +273,13 @@ static int grow_reftable(struct qcow2 *q, uint64_t index)
 		store_be32(fields + 8, (uint32_t)table);
 		rc = file_pwrite(q->img->file, fields, sizeof(fields), H_REFTABLE_OFFSET);
 	}
-	if (!rc)
-		rc = file_flush(q->img->file);
 	free(raw);
 	if (rc) {
+		drop_blocks(q, start, made);
 		free(new_table);
 		return rc;
 	}
+	rc = file_flush(q->img->file);
 	uint64_t old_offset = q->h.reftable_offset;
 	uint64_t old_bytes = (uint64_t)q->h.reftable_clusters << q->h.cluster_bits;
 	free(q->reftable);
@@ -280,7 +291,8 @@ static int grow_reftable(struct qcow2 *q, uint64_t index)
 	used_up_to(q, offset + bytes);
 	trace(TRACE_QCOW2, "refcount table moved to 0x%" PRIx64 ", %" PRIu64 " clusters", offset,
 	      table);
-	return qcow2_add_refcount(q, old_offset, old_bytes, -1);
+	/* As long as the header on disk may be the old one, what it points to stays. */
+	return rc ? rc : qcow2_add_refcount(q, old_offset, old_bytes, -1);
 }
 
 /* Where a block for the range that starts at `first` goes: the first free cluster that has a block
@@ -324,8 +336,12 @@ static int ensure_blocks(struct qcow2 *q, uint64_t first, uint64_t count)
 		bool self = cluster / q->rb_entries == i;
 		if (self)
 			put(q, block, cluster, 1);
-		else if ((rc = add_one(q, cluster, 1)))
+		else
+			rc = add_one(q, cluster, 1);
+		if (rc) {
+			drop_blocks(q, cluster, 1);
 			return rc;
+		}
 		q->reftable[i] = cluster << q->h.cluster_bits;
 		reftable_dirty(q, (uint32_t)i);
 		return 1;
