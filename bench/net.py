@@ -4,11 +4,9 @@ import subprocess
 import sys
 
 import guests
+import netlab
 import programs
 import vm
-
-sys.path.insert(0, str(programs.ROOT / "tests" / "guest"))
-import net_test  # noqa: E402
 
 # (what, backend, card, MiB of one transfer)
 CASES = [("virtio-net, user", "user", "virtio-net-pci", 64), ("virtio-net, tap", "tap", "virtio-net-pci", 128),
@@ -47,7 +45,7 @@ def transfers(machine, enter, gateway, way, mib):
         speeds = []
         for _ in range(TRANSFERS):
             command = f"netload send {gateway} {port} {mib}" if way == "up" else f"netload receive {gateway} {port}"
-            net_test.run(machine, command, 900)
+            netlab.run(machine, command, 900)
             total, seconds = peer.stdout.readline().split()
             if int(total) != mib << 20:
                 raise RuntimeError(f"{total} of {mib << 20} bytes arrived")
@@ -61,7 +59,7 @@ def transfers(machine, enter, gateway, way, mib):
 def measure(command, backend, card, mib, enter):
     """{way: MiB/s}."""
     kernel, _ = guests.kernel()
-    initrd = net_test.initramfs({"bin/netload": net_test.netload()})
+    initrd = netlab.initramfs({"bin/netload": guests.program("netload").read_bytes()})
     kept = [word for word in command[1:] if word not in ("-nic", "none")]
     options = "user,id=n" if backend == "user" else "tap,id=n,ifname=bench0,script=no,downscript=no"
     prefix = [] if backend == "user" else enter
@@ -72,10 +70,10 @@ def measure(command, backend, card, mib, enter):
         if prefix:
             subprocess.run([*enter, "ip", "link", "set", "bench0", "master", "br0", "up"], check=True)
         m.wait_serial("GUEST-READY", 600)
-        name = net_test.interface(m, "52:54:00:00:00:01")
+        name = netlab.interface(m, "52:54:00:00:00:01")
         address, gateway = ("10.0.2.15", "10.0.2.2") if backend == "user" else ("10.9.4.15", "10.9.4.1")
-        net_test.run(m, f"ifconfig {name} {address} netmask 255.255.255.0 up")
-        net_test.run(m, f"ping -c 3 -W 20 {gateway}")
+        netlab.run(m, f"ifconfig {name} {address} netmask 255.255.255.0 up")
+        netlab.run(m, f"ping -c 3 -W 20 {gateway}")
         return {way: transfers(m, prefix, gateway, way, mib) for way in ("up", "down")}
 
 
@@ -86,7 +84,7 @@ def rows(running, folder, rounds):
         try:
             for name, command in running.items():
                 if backend == "tap":
-                    with net_test.namespace() as enter:
+                    with netlab.namespace() as enter:
                         speeds[name] = measure(command, backend, card, mib, enter)
                 else:
                     speeds[name] = measure(command, backend, card, mib, [])

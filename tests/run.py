@@ -12,11 +12,12 @@ A name selects the tests whose name contains it. Each result is one line; the la
                                 that of the engine also without (interpreter)
     diff/SEED                   random instructions on interpreter, translator and the host's CPU (tests/diff)
     fuzz/TARGET                 a fixed sequence of hostile inputs, and those in tests/data/fuzz/TARGET
-    guest/FILE: TEST            a function test_* of tests/guest/FILE.py
+    guest/FILE: TEST            a function test_* of tests/guest/FILE.py; with ": PART" behind it where one guest does for several
     tree/TEST                   layout, man page, command reference
 """
 import argparse
 import concurrent.futures
+import contextlib
 import functools
 import importlib.util
 import inspect
@@ -115,19 +116,56 @@ def load_tests(path, prefix):
             yield f"{prefix}/{path.stem}: {name[5:]}", function
 
 
+class Parts:
+    """Reports the parts of one test (context.parts)."""
+
+    def __init__(self, name, names):
+        self.name, self.left = name, list(names)
+
+    @contextlib.contextmanager
+    def __call__(self, part):
+        start = time.monotonic()
+        self.left.remove(part)
+        try:
+            yield
+            result("ok", f"{self.name}: {part}", time.monotonic() - start)
+        except context.Skip as e:
+            result("SKIP", f"{self.name}: {part}", detail=str(e))
+        except AssertionError:
+            result("FAIL", f"{self.name}: {part}", time.monotonic() - start, traceback.format_exc())
+        except BaseException:
+            self.left.insert(0, part)
+            raise
+
+    def report_rest(self, kind, seconds, detail):
+        """One report for each part that has none, or for the test as a whole."""
+        for part in self.left:
+            result(kind, f"{self.name}: {part}", seconds, detail)
+            detail = detail if kind == "SKIP" else "not reached"
+        if not self.left and kind == "FAIL":
+            result(kind, self.name, seconds, detail)
+
+
 def run_function(name, function, *args):
     """A test that passes by returning, is skipped by context.Skip and fails by any other exception."""
     start = time.monotonic()
+    cost, parts = getattr(function, "cost", 0), getattr(function, "parts", ())
+    report = Parts(name, parts)
     try:
-        cost = getattr(function, "cost", 0)
         if context.sanitized and cost > SANITIZED_COST:
             raise context.Skip(f"takes about {cost} s without sanitizers, several times as long with them")
-        function(*args)
-        result("ok", name, time.monotonic() - start)
+        function(*args, *([report] if parts else []))
+        if not parts:
+            result("ok", name, time.monotonic() - start)
+        elif report.left:
+            report.report_rest("FAIL", None, "the test ended without it")
     except context.Skip as e:
-        result("SKIP", name, detail=str(e))
+        if parts:
+            report.report_rest("SKIP", None, str(e))
+        else:
+            result("SKIP", name, detail=str(e))
     except Exception:
-        result("FAIL", name, time.monotonic() - start, traceback.format_exc())
+        report.report_rest("FAIL", time.monotonic() - start, traceback.format_exc())
 
 
 def run_checked(command, timeout):
@@ -235,6 +273,13 @@ def collect(args, build):
     return jobs
 
 
+def results_of(job):
+    """What a job reports, as far as that is known before it runs."""
+    name, _, _, arguments = job
+    parts = [part for a in arguments if callable(a) for part in getattr(a, "parts", ())]
+    return [f"{name}: {part}" for part in parts] or [name]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default=str(ROOT / "build"))
@@ -255,9 +300,9 @@ def main():
 
     jobs = collect(args, build)
     if args.names:
-        jobs = [j for j in jobs if any(n in j[0] for n in args.names)]
+        jobs = [j for j in jobs if any(n in r for n in args.names for r in results_of(j))]
     if args.list:
-        print("\n".join(j[0] for j in jobs))
+        print("\n".join(r for j in jobs for r in results_of(j)))
         return 0
     start = time.monotonic()
     # Slow ones first, so that the end is not one long test alone.

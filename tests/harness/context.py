@@ -64,3 +64,13 @@ def cost(seconds):
         function.cost = seconds
         return function
     return mark
+
+
+def parts(*names):
+    """The test reports these one by one: it is given a function for `with part(name): ...`, where what is raised is that part's
+    result. After a failed assertion the test goes on; another exception ends it, and the parts it did not reach fail or are
+    skipped with it."""
+    def mark(function):
+        function.parts = names
+        return function
+    return mark

@@ -144,6 +144,23 @@ def initramfs(init, modules=(), files=None):
     return path
 
 
+def program(name, *flags):
+    """Path of tests/guest/programs/NAME.c, compiled for any i386 guest (and the host)."""
+    compiler = context.requires("gcc")
+    source = context.ROOT / "tests" / "guest" / "programs" / f"{name}.c"
+    flags = ["-m32", "-O1", "-static", "-no-pie", "-fno-pie", *flags]
+    digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:16]
+    with _lock:
+        path = context.cache() / f"{name}-{digest}"
+        if not path.exists():
+            part = f"{path}.{os.getpid()}.part"
+            built = subprocess.run([compiler, *flags, "-o", part, str(source)], capture_output=True, text=True)
+            if built.returncode:
+                raise context.Skip(f"{compiler} -m32 -static does not work (package gcc-multilib): {built.stderr.strip()}")
+            os.rename(part, path)
+        return path
+
+
 def shell_initramfs():
     """A command interpreter on ttyS0 that prints GUEST-READY first, with the PC's drivers loaded."""
     return initramfs(SHELL, PC_MODULES)
