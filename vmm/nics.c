@@ -22,6 +22,7 @@
 #include "vmm/machine.h"
 #include "vmm/net_streams.h"
 #include "vmm/pci_devices.h"
+#include "vmm/properties.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -257,6 +258,8 @@ static int add_isa_card(struct machine *m, const char *text, struct error *err)
 	if (id && (r = opts_check_id(id, err)) < 0)
 		goto out;
 	if ((r = nic_config_parse(m, &opts, "ne2k_isa", id, &nic, err)) < 0)
+		goto out;
+	if ((r = properties_check_absent(&opts, "ne2k_isa", err)) < 0)
 		goto out;
 	r = opts_check_unused(&opts, "ne2k_isa", nics_isa_keys, err);
 	if (r < 0)

@@ -449,6 +449,7 @@ LIST_OPTION(add_monitor, monitor)
 LIST_OPTION(add_qmp, qmp)
 LIST_OPTION(add_chardev, chardev)
 LIST_OPTION(add_mon, mon)
+LIST_OPTION(add_option_rom, option_rom)
 SWITCH_OPTION(set_snapshot, snapshot, true)
 SWITCH_OPTION(set_nographic, nographic, true)
 SWITCH_OPTION(set_full_screen, full_screen, true)
@@ -539,6 +540,9 @@ const struct option_row option_table[] = {
 	 "Initial ramdisk; for multiboot \"file args,file2 args\" are the modules."},
 	{"append", NULL, "text", set_append, NULL, "The kernel's command line."},
 	{"bios", NULL, "file", set_bios, NULL, "Firmware image instead of SeaBIOS' bios-256k.bin."},
+	{"option-rom", NULL, "file[,bootindex=n]", add_option_rom, NULL,
+	 "An option ROM that the firmware runs at start-up, such as a boot ROM for an ISA network "
+	 "card."},
 	{"L", NULL, "dir", add_data_dir, NULL,
 	 "Looks for firmware here first; help lists where it is looked for."},
 

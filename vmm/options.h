@@ -60,6 +60,7 @@ struct options {
 	struct arg_list serial, parallel, debugcon, monitor, qmp, chardev, mon, device;
 	struct arg_list netdev, nic, net;
 	struct arg_list object;
+	struct arg_list option_rom;
 	bool nographic;
 	enum display_kind display;
 	bool full_screen;

@@ -99,6 +99,8 @@ static const struct {
 } absent[] = {
 	{"", "acpi-index", "0", "the ACPI tables give cards no index"},
 	{"", "failover_pair_id", "", "there is no failover"},
+	{"ne2k_isa", "bootindex", "-1",
+	 "the ISA card has no boot ROM; -option-rom FILE,bootindex=N adds one"},
 	{"virtio-", "aer", "off", PCIE},
 	{"virtio-", "ats", "off", PCIE},
 	{"virtio-", "iommu_platform", "off", "there is no IOMMU"},
