@@ -263,4 +263,10 @@ static inline int rig_teardown(void **state)
 	return 0;
 }
 
+/* DAC entry behind an attribute colour of mode 3. */
+static inline uint32_t text_color(unsigned c)
+{
+	return rig_color(mode_03.attr[c]);
+}
+
 #endif
