@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """virtio cards under Debian's i386 Linux and under SeaBIOS, on the software CPU."""
+import contextlib
 import hashlib
 import os
+import pathlib
+import random
 import re
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -13,25 +17,11 @@ import guests
 import vm
 from context import cost
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import loaders_test  # noqa: E402
+import nbd_test  # noqa: E402
+
 MODULES = guests.PC_MODULES + ["virtio_pci", "virtio_blk", "virtio_rng", "virtio_console"]
-FLAGS = ["-m32", "-O1", "-static", "-no-pie", "-fno-pie", "-pthread"]
-
-
-def diskload():
-    """The program that verifies every block that it wrote, for the guest."""
-    compiler = context.requires("gcc")
-    source = context.ROOT / "tests" / "guest" / "programs" / "diskload.c"
-    digest = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
-    path = context.cache() / f"diskload-{digest}"
-    if not path.exists():
-        part = f"{path}.{os.getpid()}.part"
-        built = subprocess.run([compiler, *FLAGS, "-o", part, str(source)], capture_output=True, text=True)
-        if built.returncode:
-            raise context.Skip(f"{compiler} -m32 -static does not work (package gcc-multilib): {built.stderr}")
-        os.rename(part, path)
-    return path.read_bytes()
-
-
 def boot(args, files=None):
     kernel, _ = guests.kernel()
     m = vm.Vm(context.minivm(), ["-accel", "soft", "-m", "256", "-kernel", kernel, "-initrd",
@@ -51,34 +41,94 @@ def image(folder, kind):
     path = f"{folder}/{kind}"
     create = [context.minivm_img(), "create", "-q", "-f", "raw" if kind == "raw" else "qcow2"]
     if kind == "overlay":
-        base = f"{folder}/base.qcow2"
-        subprocess.run([context.minivm_img(), "create", "-q", "-f", "qcow2", base, "64M"], check=True)
-        subprocess.run([*create, "-b", base, "-F", "qcow2", path], check=True)
+        base = f"{folder}/base.raw"
+        with open(base, "wb") as f:
+            f.write(old_contents())
+            f.truncate(64 << 20)
+        subprocess.run([*create, "-b", base, "-F", "raw", path], check=True)
     else:
         subprocess.run([*create, path, "64M"], check=True)
     return path
 
 
-@cost(90)
-def test_disk_blocks_written_at_queue_depth_32_are_right():
-    """Raw, qcow2 and an overlay at once, each through another kind of card."""
-    with tempfile.TemporaryDirectory() as d:
-        kinds = {"raw": "disable-modern=on", "qcow2": "disable-legacy=on,num-queues=2", "overlay": "vectors=0"}
-        args = []
-        for kind, properties in kinds.items():
-            args += ["-drive", f"file={image(d, kind)},if=none,id={kind},format={'raw' if kind == 'raw' else 'qcow2'}",
-                     "-device", f"virtio-blk-pci,drive={kind},serial=S-{kind},{properties}"]
-        with boot(["-smp", "2", *args], {"bin/diskload": diskload()}) as m:
-            for n, kind in enumerate(kinds):
-                device = "vd" + "abc"[n]
-                status, output = m.run_serial(f"cat /sys/block/{device}/serial; echo; "
-                                              f"diskload /dev/{device} 32 4096 100", timeout=300)
-                assert f"S-{kind}" in output and status == 0, (kind, output)
-                assert int(re.search(r"ok (\d+)", output).group(1)) > 1000, output
+# What diskload does: so many blocks, requests in flight, requests of each thread.
+BLOCK, BLOCKS, DEPTH, ROUNDS = 4096, 4096, 32, 100
+ONES, COUNTED = (int.from_bytes(b"".join(word(n).to_bytes(4, "little") for n in range(BLOCK // 4)), "little")
+                 for word in (lambda n: 1, lambda n: n))
+
+
+def old_contents():
+    """The part that diskload uses, before it does."""
+    return random.Random(9).randbytes(BLOCK * BLOCKS)
+
+
+def written_blocks(data, old):
+    """How many blocks hold what diskload writes there; all others must be as they were."""
+    count = 0
+    for n in range(BLOCKS):
+        block = data[n * BLOCK:(n + 1) * BLOCK]
+        if block == old[n * BLOCK:(n + 1) * BLOCK]:
+            continue
+        first, = struct.unpack("<I", block[:4])
+        assert (first ^ n * 2654435761) & 0xFFFFFF == 0, f"block {n} begins with {first:08x}"
+        assert int.from_bytes(block, "little") == first * ONES ^ COUNTED, f"block {n} is broken"
+        count += 1
+    return count
+
+
+# Disks: the properties of its card (each kind of card is there), what serves it.
+LOADED = {"raw": ("disable-modern=on", None), "qcow2": ("disable-legacy=on,num-queues=2", None), "overlay": ("vectors=0", None),
+          "qcow2 on minivm-nbd": ("num-queues=2", lambda d, path: nbd_test.Server(
+              [context.minivm_nbd(), "-t", "-f", "qcow2", "-k", f"{d}/minivm.sock", path], f"{d}/minivm.sock")),
+          "raw on nbdkit": ("disable-modern=on", lambda d, path: nbd_test.nbdkit(pathlib.Path(d), "file", path)),
+          "qcow2 on qemu-nbd": ("disable-legacy=on", lambda d, path: nbd_test.qemu_nbd(pathlib.Path(d), "-f", "qcow2", path))}
+
+
+@cost(60)
+@context.parts(*LOADED)
+def test_every_block_written_at_queue_depth_32_is_right(part):
+    """The guest verifies what it wrote; so does the host, in the image."""
+    with tempfile.TemporaryDirectory() as d, contextlib.ExitStack() as servers:
+        args, images, missing, counts = [], {}, {}, {}
+        for n, (what, (properties, serve)) in enumerate(LOADED.items()):
+            os.mkdir(f"{d}/{n}")
+            kind = what.split()[0]
+            path = image(f"{d}/{n}", kind)
+            file, format = path, "raw" if kind == "raw" else "qcow2"
+            try:
+                if serve:
+                    file, format = nbd_test.uri(servers.enter_context(serve(d, path))), "raw"
+            except context.Skip as e:
+                missing[what] = e
+                continue
+            images[what] = (kind, path)
+            args += ["-drive", f"file={file},if=none,id=d{n},format={format}",
+                     "-device", f"virtio-blk-pci,drive=d{n},serial=S-{n},{properties}"]
+        with boot(["-smp", "2", *args], {"bin/diskload": guests.program("diskload", "-pthread").read_bytes()}) as m:
+            for n, what in enumerate(LOADED):
+                if what in missing:
+                    continue
+                status, output = m.run_serial(f"d=$(dirname $(grep -lx S-{n} /sys/block/vd*/serial)); "
+                                              f"diskload /dev/${{d##*/}} {DEPTH} {BLOCKS} {ROUNDS}", timeout=300)
+                counts[what] = int((re.search(r"ok (\d+)", output) or [0, 0])[1])
+                if not counts[what]:
+                    missing[what] = AssertionError(f"{what}: status {status}: {output}")
             power_off(m)
-        for kind in ("qcow2", "overlay"):
-            check = subprocess.run([context.minivm_img(), "check", f"{d}/{kind}"], capture_output=True, text=True)
-            assert check.returncode == 0, check.stdout + check.stderr
+        servers.close()
+        for n, (what, (properties, serve)) in enumerate(LOADED.items()):
+            with part(what):
+                if what in missing:
+                    raise missing[what]
+                kind, path = images[what]
+                if kind != "raw":
+                    check = subprocess.run([context.minivm_img(), "check", path], capture_output=True, text=True)
+                    assert check.returncode == 0, check.stdout + check.stderr
+                    subprocess.run([context.minivm_img(), "convert", "-O", "raw", path, f"{path}.raw"], check=True)
+                    path = f"{path}.raw"
+                with open(path, "rb") as f:
+                    data = f.read(BLOCK * BLOCKS)
+                old = old_contents() if kind == "overlay" else bytes(BLOCK * BLOCKS)
+                assert written_blocks(data, old) == counts[what] > 1000
 
 
 @cost(30)
@@ -106,8 +156,6 @@ def test_discard_and_read_only_disks():
 
 @cost(60)
 def test_disk_prepared_on_ide_boots_on_virtio():
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import loaders_test
     with tempfile.TemporaryDirectory() as d:
         disk = loaders_test.grub_disk(d)
         drive = f"file={disk},format=qcow2"
