@@ -11,7 +11,7 @@
  * completion is told is each request's choice:
  *
  *   on_worker false: `done` runs in the event loop (or in drive_drain()) with the machine lock held.
- *   on_worker true:  `done` runs on the worker that did the transfer, without the machine lock, as
+ *   on_worker true:  `done` runs on the thread that did the transfer, without the machine lock, as
  *                    soon as it is over. It must not take the machine lock, call drive_drain() or
  *                    block; it may submit again, and may reuse or free the request. (Held requests
  *                    that are given up, see drive_fail_held(), are told on the caller's thread.)
@@ -23,6 +23,7 @@
 
 #include "block/image.h"
 #include "block/queue.h"
+#include "block/remote.h"
 #include "block/ring.h"
 #include "block/throttle.h"
 #include "lib/loop.h"
@@ -52,6 +53,7 @@ struct drive_request {
 	struct drive_request *next;
 	struct work work;
 	struct ring_item ring;
+	struct remote_request remote;
 	struct throttle_item throttle;
 };
 

@@ -4,8 +4,10 @@
  *
  *   submit -> [paused: waits] -> [throttle: waits] -> worker thread, image -> finished
  *                                                  \\-> io_uring, raw file -/
+ *                                                  \\-> server, raw disk ---/
  *
- * A worker runs a request straight against the image. A flush needs no ordering of its own: an
+ * A worker runs a request straight against the image. Requests for a raw disk on a server are just
+ * sent, and end when its client hears the replies: any number is in flight. A flush needs no ordering of its own: an
  * image's flush covers all that was complete before it, and a device completes a write before a
  * guest can count on a flush for it. What has finished is told on the worker, or is put on a list
  * that one deferred call of the event loop hands back.
@@ -164,10 +166,35 @@ static bool start_on_ring(struct drive_request *req)
 	return true;
 }
 
+static void remote_done(struct remote_request *remote, int result)
+{
+	struct drive_request *req = container_of(remote, struct drive_request, remote);
+	req->result = result;
+	finished(req->drive, req);
+}
+
+static bool start_on_server(struct drive_request *req)
+{
+	static const enum remote_op ops[] = {[DRIVE_READ] = REMOTE_READ,
+					     [DRIVE_WRITE] = REMOTE_WRITE,
+					     [DRIVE_FLUSH] = REMOTE_FLUSH};
+	struct image *img = req->drive->image;
+	if (!img || req->op > DRIVE_FLUSH || !image_can_submit(img))
+		return false;
+	req->remote = (struct remote_request){.op = ops[req->op],
+					      .fua = req->fua && req->op == DRIVE_WRITE,
+					      .offset = req->offset,
+					      .len = req->len,
+					      .iov = req->iov,
+					      .iovcnt = req->iovcnt,
+					      .done = remote_done};
+	return image_submit(img, &req->remote);
+}
+
 static void start_now(struct drive_request *req)
 {
 	req->work.run = run_work;
-	if (!start_on_ring(req))
+	if (!start_on_ring(req) && !start_on_server(req))
 		work_submit(&req->work);
 }
 

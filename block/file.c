@@ -12,6 +12,7 @@
 #include "block/image.h"
 #include "block/iov.h"
 #include "block/nbd_client.h"
+#include "block/remote.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
 #include "lib/text.h"
@@ -480,6 +481,13 @@ void file_straight_end(struct file_layer *f, bool write)
 	if (--f->straight_writes == 0)
 		pthread_cond_signal(&f->gate_free);
 	pthread_mutex_unlock(&f->gate);
+}
+
+bool file_submit(struct file_layer *f, struct remote_request *req)
+{
+	return f->protocol && !observer &&
+	       !(req->op == REMOTE_FLUSH && f->flags & IMAGE_NO_FLUSH) &&
+	       f->protocol->submit(f->remote, req);
 }
 
 int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)

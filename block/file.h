@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 struct file_layer;
+struct remote_request;
 
 /* What an image user does, and what it lets others do: QEMU's block permissions, whose bit numbers
  * are offsets into the locked byte ranges. */
@@ -53,6 +54,8 @@ int file_pwrite(struct file_layer *f, const void *buf, size_t len, uint64_t offs
 int file_straight_begin(struct file_layer *f, bool write, const struct iovec *iov, int iovcnt,
 			uint64_t offset, uint64_t len);
 void file_straight_end(struct file_layer *f, bool write);
+/* Starts a transfer that no thread waits for (image_submit()), or false. */
+bool file_submit(struct file_layer *f, struct remote_request *req);
 /* As file_pwritev(), and what was written is on stable storage when it returns 0. */
 int file_pwritev_fua(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
 /* Everything written before is on stable storage; nothing is done with IMAGE_NO_FLUSH. */
@@ -99,6 +102,9 @@ struct file_protocol {
 	/* `fua`: it is on stable storage when this returns. */
 	int (*pwritev)(void *remote, const struct iovec *iov, int iovcnt, uint64_t offset,
 		       bool fua);
+	/* Starts a transfer of at least one byte, or a flush. False: this one goes by the functions
+	 * above. */
+	bool (*submit)(void *remote, struct remote_request *req);
 	int (*flush)(void *remote);
 	int (*discard)(void *remote, uint64_t offset, uint64_t len);
 	/* -ENOTSUP: plain zeroes are to be written. */

@@ -11,6 +11,7 @@
 #include "block/file.h"
 #include "block/iov.h"
 #include "block/node.h"
+#include "block/remote.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
 #include "lib/text.h"
@@ -340,14 +341,29 @@ int image_run_check(struct image *img, int fix, struct image_check *result, stru
 	return img->driver->check(img, fix, result, err);
 }
 
+/* Are the disk's bytes just the file's? */
+static bool is_plain(const struct image *img)
+{
+	return (img->driver == &raw_driver || img->driver == &nbd_driver) &&
+	       !(img->flags & IMAGE_FILTERS);
+}
+
+/* Is this transfer nothing but the same transfer of the file? */
+static bool is_straight(const struct image *img, bool write, const struct iovec *iov, int iovcnt,
+			uint64_t offset, uint64_t len)
+{
+	if (!is_plain(img) || !len || iov_total(iov, iovcnt) != len ||
+	    check_range(img, offset, len))
+		return false;
+	return !write ||
+	       (image_writable(img) && !((img->flags & IMAGE_PROBED) && offset < PROBE_BYTES));
+}
+
 int image_straight_begin(struct image *img, bool write, const struct iovec *iov, int iovcnt,
 			 uint64_t offset, uint64_t len)
 {
-	if (img->driver != &raw_driver || (img->flags & IMAGE_FILTERS) || !len ||
-	    iov_total(iov, iovcnt) != len || check_range(img, offset, len))
-		return -1;
-	if (write && (!image_writable(img) || (img->flags & IMAGE_WRITETHROUGH) ||
-		      ((img->flags & IMAGE_PROBED) && offset < PROBE_BYTES)))
+	if (!is_straight(img, write, iov, iovcnt, offset, len) ||
+	    (write && (img->flags & IMAGE_WRITETHROUGH)))
 		return -1;
 	return file_straight_begin(img->file, write, iov, iovcnt, offset, len);
 }
@@ -355,4 +371,20 @@ int image_straight_begin(struct image *img, bool write, const struct iovec *iov,
 void image_straight_end(struct image *img, bool write)
 {
 	file_straight_end(img->file, write);
+}
+
+bool image_can_submit(const struct image *img)
+{
+	return is_plain(img) && file_remote_name(img->file);
+}
+
+bool image_submit(struct image *img, struct remote_request *req)
+{
+	bool write = req->op == REMOTE_WRITE, flush = req->op == REMOTE_FLUSH;
+	if (flush ? !is_plain(img) || !image_writable(img)
+		  : !is_straight(img, write, req->iov, req->iovcnt, req->offset, req->len))
+		return false;
+	if (write && (img->flags & IMAGE_WRITETHROUGH))
+		req->fua = true;
+	return file_submit(img->file, req);
 }

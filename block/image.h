@@ -19,6 +19,7 @@
 #include <sys/uio.h>
 
 struct image;
+struct remote_request;
 
 enum image_flags {
 	IMAGE_WRITABLE = 1 << 0,
@@ -276,6 +277,14 @@ const struct image_driver *image_driver_find(const char *name);
 int image_straight_begin(struct image *img, bool write, const struct iovec *iov, int iovcnt,
 			 uint64_t offset, uint64_t len);
 void image_straight_end(struct image *img, bool write);
+/*
+ * The same for a disk that lies on a server just as it is: starts the transfer, whose `done` runs
+ * later on a thread of the server's client, never within this. The image stays open until then. Any
+ * thread; never waits for the server. False: the functions above are to be used.
+ */
+bool image_submit(struct image *img, struct remote_request *req);
+/* Whether that takes most transfers. */
+bool image_can_submit(const struct image *img);
 /* Puts detect-zeroes and copy-on-read (IMAGE_FILTERS of the flags) over an open image;
  * image_open() does so with its own flags. */
 int image_add_filters(struct image *img, unsigned flags, struct error *err);

@@ -1,636 +1,260 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests to an NBD server (doc/proto.md, "Transmission phase").
+ * NBD client: requests on their way to a server and back, for callers of two kinds.
  *
- * Each caller's thread sends its own request and waits for its reply; any number are in flight, told
- * apart by their cookies. There is no thread of our own: one of those who wait is the reader. It
- * takes replies off the connection, whosever they are, until its own has come, and then hands the
- * reading to another who waits. So a single request costs no switch between threads.
+ *   request -> outgoing -> [nbd_send.c] -> sent -> [nbd_reply.c] -> done
+ *                 ^                          |
+ *                 +--- [nbd_reconnect.c] <---+ the connection is lost
  *
- * A connection that breaks is made again by the reader, for reconnect_delay seconds from when it
- * broke; who waits sends its request once more over the new one. What was not answered may have been
- * done by the server or not: all requests can be done twice. Writes that were answered but not
- * flushed may be lost with a server that dies, as a disk may lose its cache; the guest flushes where
- * it cares. Without reconnect_delay, or after it, requests fail with EIO, and later ones try to
- * connect at most once a second.
+ * Any number of requests are in flight, told apart by their cookies. One thread at a time is the
+ * reader: it takes replies off the connection, whosever they are, and makes the connection again when
+ * it is lost. It alone ends requests.
+ *
+ * Threads that wait for their replies (nbd_client_read() and its like) are the reader in turn: one
+ * of them reads until its own reply has come, and then hands the reading to another who waits. So a
+ * single request costs no switch between threads.
+ *
+ * The first request that nobody waits for (nbd_client_submit()) starts a thread that is the reader
+ * from then on. It reads many replies with one system call, and sends what its callbacks submit with
+ * one. A request of another thread goes out at once, unless the reader is at work anyway and will send
+ * it. A server that hangs up on an idle connection is noticed with the next request.
  *
  * A program that ends waits for a server only while replies come (nbd_client_ending()): a thread of its
  * own sees to that, since all others may be waiting for the server.
- *
- * A server that breaks the protocol gets no second chance with the requests of that connection:
- * they fail. Nothing of what it sends is believed before it is checked, and a reply only ever fills
- * the buffer of its request, every byte once.
  */
 #include "block/nbd_client.h"
 #include "block/iov.h"
-#include "block/nbd_proto.h"
+#include "block/nbd_client_internal.h"
 #include "lib/bytes.h"
-#include "lib/list.h"
 #include "lib/log.h"
 #include "lib/text.h"
 #include "lib/tls.h"
 #include <errno.h>
-#include <inttypes.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum {
-	HANDSHAKE_MS = 30000, /* for connecting and all of the handshake */
-	FIRST_PAUSE_MS = 50,  /* between attempts, doubled up to the last */
-	LAST_PAUSE_MS = 1000,
-	MAX_REPLAYS = 16,  /* of one request: a server that dies of it must not live for ever */
-	MAX_PIECES = 4096, /* of a read that comes out of order */
-	LAST_WAIT_S = 5,   /* of a program that ends, for a server that says nothing */
-};
+enum { LAST_WAIT_S = 5 /* of a program that ends, for a server that says nothing */ };
 
-struct extent {
-	uint32_t start, end;
-};
-
-struct request {
-	struct list link;
-	pthread_cond_t cond;
-	uint64_t cookie;
-	uint16_t type, flags;
-	uint64_t offset;
-	uint32_t len;
-	const struct iovec *iov; /* of READ and WRITE */
-	int iovcnt;
-
-	uint64_t connection; /* on which it was sent; 0: on none yet */
-	unsigned replays;
-	bool waiting; /* on cond */
-	bool done;
-	int result; /* 0 or -errno */
-
-	/* What has come of the reply. */
-	struct extent *pieces; /* sorted, disjoint, not touching */
-	unsigned piece_count;
-	bool got_status;
-	uint32_t status_flags, status_len;
-};
-
-enum state {
-	CONNECTED,
-	RECONNECTING, /* until the deadline */
-	DOWN,         /* a request may try, once in a while */
-};
-
-struct nbd_client {
-	struct nbd_config config;
-	struct tls_creds *creds;
-	struct nbd_export export;
-	char *uri;
-
-	pthread_mutex_t lock; /* all but the stream's contents */
-	struct list requests;
-	bool reading; /* somebody reads, or connects */
-	bool told_violation;
-	bool told; /* the user was told that the server came back with another export */
-	enum state state;
-	uint64_t connection; /* counts them, from 1 */
-	uint64_t next_cookie;
-	int64_t deadline; /* of RECONNECTING, ms */
-	int64_t next_try; /* of RECONNECTING and DOWN, ms */
-	int64_t pause_ms;
-
-	/* The program's end. */
-	pthread_t watch;
-	pthread_cond_t watch_cond;
-	bool ending; /* watch runs */
-	bool closing;
-	bool given_up;              /* requests fail, nobody connects any more */
-	uint64_t replies;           /* that have come */
-	struct nbd_stream *attempt; /* one that is being set up in place of the lost one */
-
-	/* Taken before `lock`, never under it: who sends has it, and who replaces the stream. */
-	pthread_mutex_t send_lock;
-	struct nbd_stream *stream;
-};
-
-static int64_t now_ms(void)
+bool nbd_thread(pthread_t *thread, void *(*run)(void *), struct nbd_client *c)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	bool ok = pthread_create(thread, NULL, run, c) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ok;
 }
 
-/* ---- Replies; the reader alone, without the lock ---- */
+/* ---- Requests that nobody waits for ---- */
 
-/* What the reader finds out about a request; put into it under the lock. */
-static struct request *find_request(struct nbd_client *c, uint64_t cookie)
+/* The reader's stream is about to wait for the server, or has come back from it. */
+static void reader_waits(void *opaque, bool waits)
 {
-	struct request *found = NULL;
-	struct list *it;
-	pthread_mutex_lock(&c->lock);
-	list_for_each(it, &c->requests)
-	{
-		struct request *req = list_entry(it, struct request, link);
-		if (req->cookie == cookie && req->connection == c->connection && !req->done) {
-			found = req;
-			break;
-		}
-	}
-	pthread_mutex_unlock(&c->lock);
-	return found;
-}
-
-static void finish(struct nbd_client *c, struct request *req)
-{
-	pthread_mutex_lock(&c->lock);
-	req->done = true;
-	c->replies++;
-	if (req->waiting)
-		pthread_cond_signal(&req->cond);
-	pthread_mutex_unlock(&c->lock);
-}
-
-static int violation(struct nbd_client *c, const char *what)
-{
-	if (!c->told_violation)
-		warn("%s: the server broke the protocol: %s", c->uri, what);
-	c->told_violation = true;
-	return -EPROTO;
-}
-
-/* Notes that [start, end) of a read has come; false if some of it had come before. */
-static bool note_piece(struct request *req, uint32_t start, uint32_t end)
-{
-	unsigned n = req->piece_count, at = 0;
-	/* Nearly always it follows the last one. */
-	if (n && req->pieces[n - 1].end <= start)
-		at = n;
-	while (at < n && req->pieces[at].start < start)
-		at++;
-	if ((at > 0 && req->pieces[at - 1].end > start) || (at < n && req->pieces[at].start < end))
-		return false;
-	bool joins_left = at > 0 && req->pieces[at - 1].end == start;
-	bool joins_right = at < n && req->pieces[at].start == end;
-	if (joins_left && joins_right) {
-		req->pieces[at - 1].end = req->pieces[at].end;
-		memmove(&req->pieces[at], &req->pieces[at + 1],
-			(n - at - 1) * sizeof(*req->pieces));
-		req->piece_count--;
-	} else if (joins_left) {
-		req->pieces[at - 1].end = end;
-	} else if (joins_right) {
-		req->pieces[at].start = start;
+	struct nbd_client *c = opaque;
+	if (waits) {
+		pthread_mutex_lock(&c->lock);
+		nbd_send(c, false);
+		__atomic_store_n(&c->reader_awake, false, __ATOMIC_RELAXED);
+		pthread_mutex_unlock(&c->lock);
 	} else {
-		if (n == MAX_PIECES)
-			return false;
-		if (is_power_of_2(n) || n == 0)
-			req->pieces = xrealloc(req->pieces, (n ? 2 * n : 1) * sizeof(*req->pieces));
-		memmove(&req->pieces[at + 1], &req->pieces[at], (n - at) * sizeof(*req->pieces));
-		req->pieces[at] = (struct extent){start, end};
-		req->piece_count++;
-	}
-	return true;
-}
-
-/* Reads `len` bytes of a read's data, or fills them with zeroes, at `offset` in the request. */
-static int fill(struct nbd_client *c, struct request *req, uint32_t offset, uint32_t len, bool zero)
-{
-	if (!len || !note_piece(req, offset, offset + len))
-		return violation(c, "a read was answered twice, or in too many pieces");
-	struct iov_iter it = iov_iter(req->iov, req->iovcnt);
-	iov_advance(&it, offset);
-	if (zero) {
-		iov_zero(&it, len);
-		return 0;
-	}
-	while (len) {
-		struct iovec part;
-		size_t covered;
-		iov_peek(&it, len, &part, 1, &covered);
-		int rc = nbd_stream_read(c->stream, part.iov_base, part.iov_len);
-		if (rc < 0)
-			return rc;
-		iov_advance(&it, covered);
-		len -= (uint32_t)covered;
-	}
-	return 0;
-}
-
-static void fail_request(struct request *req, uint32_t error)
-{
-	if (!req->result)
-		req->result = -nbd_errno(error);
-}
-
-/* The last of the reply has come: is it all that was asked for? */
-static int complete(struct nbd_client *c, struct request *req)
-{
-	if (!req->result && req->type == NBD_CMD_READ &&
-	    (req->piece_count != 1 || req->pieces[0].start || req->pieces[0].end != req->len))
-		return violation(c, "the answer to a read is incomplete");
-	if (!req->result && req->type == NBD_CMD_BLOCK_STATUS && !req->got_status)
-		return violation(c, "a question for block status was not answered");
-	finish(c, req);
-	return 0;
-}
-
-static int simple_reply(struct nbd_client *c)
-{
-	uint8_t head[NBD_SIMPLE_REPLY_SIZE - 4];
-	int rc = nbd_stream_read(c->stream, head, sizeof(head));
-	if (rc < 0)
-		return rc;
-	struct request *req = find_request(c, load_be64(head + 4));
-	if (!req)
-		return violation(c, "a reply to no request");
-	if (c->export.structured &&
-	    (req->type == NBD_CMD_READ || req->type == NBD_CMD_BLOCK_STATUS))
-		return violation(c, "a simple reply where a structured one belongs");
-	fail_request(req, load_be32(head));
-	if (!req->result && req->type == NBD_CMD_READ &&
-	    (rc = fill(c, req, 0, req->len, false)) < 0)
-		return rc;
-	return complete(c, req);
-}
-
-static int data_chunk(struct nbd_client *c, struct request *req, uint32_t len, bool hole)
-{
-	uint8_t head[12];
-	size_t head_len = hole ? 12 : 8;
-	if (req->type != NBD_CMD_READ || (hole ? len != head_len : len <= head_len))
-		return violation(c, "a chunk of data where none belongs");
-	int rc = nbd_stream_read(c->stream, head, head_len);
-	if (rc < 0)
-		return rc;
-	uint64_t offset = load_be64(head);
-	uint32_t part = hole ? load_be32(head + 8) : len - 8;
-	if (offset < req->offset || !range_in(offset - req->offset, part, req->len))
-		return violation(c, "a chunk of data lies outside of what was asked for");
-	return fill(c, req, (uint32_t)(offset - req->offset), part, hole);
-}
-
-/* Of all extents the first is of interest. */
-static int status_chunk(struct nbd_client *c, struct request *req, uint32_t len)
-{
-	uint8_t head[12];
-	if (req->type != NBD_CMD_BLOCK_STATUS || len < 12 || (len - 4) % 8 || req->got_status)
-		return violation(c, "a malformed chunk of block status");
-	int rc = nbd_stream_read(c->stream, head, sizeof(head));
-	if (rc < 0)
-		return rc;
-	if (load_be32(head) != c->export.context || !load_be32(head + 4))
-		return violation(c, "block status of another kind than was asked for");
-	req->got_status = true;
-	req->status_len = load_be32(head + 4);
-	req->status_flags = load_be32(head + 8);
-	return nbd_stream_skip(c->stream, len - 12);
-}
-
-static int error_chunk(struct nbd_client *c, struct request *req, uint16_t type, uint32_t len)
-{
-	uint8_t head[6];
-	if (len < sizeof(head))
-		return violation(c, "a malformed chunk of an error");
-	int rc = nbd_stream_read(c->stream, head, sizeof(head));
-	if (rc < 0)
-		return rc;
-	uint32_t error = load_be32(head), text = load_be16(head + 4), rest = len - 6;
-	uint32_t tail = type == NBD_REPLY_TYPE_ERROR_OFFSET ? 8 : 0;
-	bool known = type == NBD_REPLY_TYPE_ERROR || type == NBD_REPLY_TYPE_ERROR_OFFSET;
-	if (!error || (known && (text > NBD_MAX_STRING || rest != text + tail)))
-		return violation(c, "a malformed chunk of an error");
-	fail_request(req, error);
-	return nbd_stream_skip(c->stream, rest);
-}
-
-static int structured_reply(struct nbd_client *c)
-{
-	uint8_t head[NBD_STRUCTURED_REPLY_SIZE - 4];
-	if (!c->export.structured)
-		return violation(c, "a structured reply although none was negotiated");
-	int rc = nbd_stream_read(c->stream, head, sizeof(head));
-	if (rc < 0)
-		return rc;
-	uint16_t flags = load_be16(head), type = load_be16(head + 2);
-	uint32_t len = load_be32(head + 12);
-	struct request *req = find_request(c, load_be64(head + 4));
-	if (!req)
-		return violation(c, "a reply to no request");
-	if (len > NBD_MAX_PAYLOAD + 8)
-		return violation(c, "a chunk is too long");
-	if (type == NBD_REPLY_TYPE_NONE)
-		rc = len || !(flags & NBD_REPLY_FLAG_DONE)
-			     ? violation(c, "an empty chunk in the middle of a reply")
-			     : 0;
-	else if (type == NBD_REPLY_TYPE_OFFSET_DATA || type == NBD_REPLY_TYPE_OFFSET_HOLE)
-		rc = data_chunk(c, req, len, type == NBD_REPLY_TYPE_OFFSET_HOLE);
-	else if (type == NBD_REPLY_TYPE_BLOCK_STATUS)
-		rc = status_chunk(c, req, len);
-	else if (NBD_REPLY_TYPE_IS_ERROR(type))
-		rc = error_chunk(c, req, type, len);
-	else
-		rc = violation(c, "a chunk of unknown type");
-	if (rc == 0 && flags & NBD_REPLY_FLAG_DONE)
-		rc = complete(c, req);
-	return rc;
-}
-
-/* Takes one reply, or one chunk of one, off the connection. */
-static int read_reply(struct nbd_client *c)
-{
-	uint8_t magic[4];
-	int rc = nbd_stream_read(c->stream, magic, sizeof(magic));
-	if (rc < 0)
-		return rc;
-	switch (load_be32(magic)) {
-	case NBD_SIMPLE_REPLY_MAGIC: return simple_reply(c);
-	case NBD_STRUCTURED_REPLY_MAGIC: return structured_reply(c);
-	default: return violation(c, "a reply begins with none of the magic numbers");
+		__atomic_store_n(&c->reader_awake, true, __ATOMIC_RELAXED);
 	}
 }
 
-/* ---- Connections ---- */
-
-/* What was negotiated must still hold for the guest's disk. */
-static int same_export(const struct nbd_client *c, const struct nbd_export *now, struct error *err)
+/* The next request finds the connection closed, and the reader with it. */
+static void hang_up(struct nbd_client *c)
 {
-	const struct nbd_export *was = &c->export;
-	if (now->size != was->size)
-		return error_set(err, EIO,
-				 "the export has %" PRIu64 " bytes now, and had %" PRIu64 " before",
-				 now->size, was->size);
-	if ((was->flags & ~now->flags) || (now->flags & ~was->flags & NBD_FLAG_READ_ONLY))
-		return error_set(err, EIO, "the export cannot do any more what it could before");
-	if (now->min_block > was->min_block || now->max_block < was->max_block)
-		return error_set(err, EIO, "the export wants other block sizes than before");
-	if (was->has_context && !now->has_context)
-		return error_set(err, EIO, "the export does not tell its block status any more");
-	return 0;
-}
-
-/* One attempt; the new stream in *stream. */
-static int try_to_connect(struct nbd_client *c, int timeout_ms, struct nbd_stream **stream,
-			  struct nbd_export *export, struct error *err)
-{
-	*stream = nbd_stream_connect(&c->config, timeout_ms, err);
-	if (!*stream)
-		return -(err->code ? err->code : EIO);
-	pthread_mutex_lock(&c->lock);
-	c->attempt = *stream;
-	if (c->given_up)
-		nbd_stream_shut(*stream);
-	pthread_mutex_unlock(&c->lock);
-	int rc = nbd_handshake(*stream, &c->config, c->creds, export, err);
-	pthread_mutex_lock(&c->lock);
-	c->attempt = NULL;
-	pthread_mutex_unlock(&c->lock);
-	if (rc < 0)
-		nbd_stream_free(*stream);
-	return rc;
-}
-
-/* Marks the connection as lost; lock held. Violations fail what was sent over it. */
-static void connection_lost(struct nbd_client *c, int code)
-{
-	if (c->state != CONNECTED)
-		return;
-	trace(TRACE_NBD, "%s: connection lost: %s", c->uri, strerror(-code));
+	c->hung_up = true;
 	nbd_stream_shut(c->stream);
-	c->state = c->config.reconnect_delay && !c->given_up ? RECONNECTING : DOWN;
-	c->next_try = now_ms();
-	c->pause_ms = FIRST_PAUSE_MS;
-	c->deadline = c->next_try + (int64_t)c->config.reconnect_delay * 1000;
-	struct list *it;
-	list_for_each(it, &c->requests)
-	{
-		struct request *req = list_entry(it, struct request, link);
-		if (req->done || req->connection != c->connection)
-			continue;
-		bool again = c->state == RECONNECTING && code != -EPROTO &&
-			     ++req->replays <= MAX_REPLAYS;
-		if (!again) {
-			req->result = -EIO;
-			req->done = true;
-			if (req->waiting)
-				pthread_cond_signal(&req->cond);
+}
+
+static void *reader_thread(void *arg)
+{
+	struct nbd_client *c = arg;
+	pthread_mutex_lock(&c->lock);
+	/* Who reads while it waits goes first. */
+	while (c->reading)
+		pthread_cond_wait(&c->reader_cond, &c->lock);
+	c->reading = true;
+	while (!c->closing) {
+		if (nbd_idle(c) && (c->hung_up || c->state != CONNECTED)) {
+			pthread_cond_wait(&c->reader_cond, &c->lock);
+		} else if (c->state != CONNECTED) {
+			nbd_reconnect(c);
+		} else {
+			nbd_stream_on_wait(c->stream, reader_waits, c);
+			pthread_mutex_unlock(&c->lock);
+			int rc = nbd_read_reply(c);
+			pthread_mutex_lock(&c->lock);
+			if (rc < 0 && !nbd_idle(c))
+				nbd_connection_lost(c, rc);
+			else if (rc < 0 && !c->closing)
+				hang_up(c);
 		}
 	}
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
 }
 
 /* Lock held. */
-static void fail_all(struct nbd_client *c)
+static void enlist(struct nbd_client *c, struct nbd_request *req)
 {
-	struct list *it;
-	list_for_each(it, &c->requests)
-	{
-		struct request *req = list_entry(it, struct request, link);
-		if (req->done)
-			continue;
-		req->result = -EIO;
-		req->done = true;
-		if (req->waiting)
-			pthread_cond_signal(&req->cond);
-	}
+	req->replays = 0;
+	req->being_sent = false;
+	req->pieces = NULL;
+	req->status_flags = req->status_len = 0;
+	list_push_back(&c->outgoing, &req->link);
 }
 
-/* The reader: sleeps until the next attempt, or gives up, or connects. Lock held, but not for the
- * time of it. */
-static void reconnect(struct nbd_client *c)
+bool nbd_client_submit(struct nbd_client *c, struct nbd_request *req)
 {
-	int64_t now = now_ms();
-	if (c->given_up) {
-		fail_all(c);
-		return;
-	}
-	if (c->state == RECONNECTING && now >= c->deadline) {
-		warn("%s: the server did not come back within %u seconds; requests fail", c->uri,
-		     c->config.reconnect_delay);
-		c->state = DOWN;
-		c->next_try = now + LAST_PAUSE_MS;
-		fail_all(c);
-		return;
-	}
-	if (now < c->next_try) {
-		if (c->state == DOWN) {
-			fail_all(c);
-			return;
-		}
-		int64_t until = c->next_try < c->deadline ? c->next_try : c->deadline;
-		pthread_mutex_unlock(&c->lock);
-		usleep((useconds_t)(until - now) * 1000);
-		pthread_mutex_lock(&c->lock);
-		return;
-	}
-	struct error err = ERROR_INIT;
-	struct nbd_stream *stream;
-	struct nbd_export export;
-	int timeout_ms = HANDSHAKE_MS;
-	if (c->state == RECONNECTING && c->deadline - now < timeout_ms)
-		timeout_ms = (int)(c->deadline - now);
-	pthread_mutex_unlock(&c->lock);
-	int rc = try_to_connect(c, timeout_ms, &stream, &export, &err);
-	if (rc == 0 && (rc = same_export(c, &export, &err)) < 0) {
-		if (!c->told)
-			warn("%s: %s; the connection is not used", c->uri, err.text);
-		c->told = true;
-		nbd_stream_free(stream);
-	}
-	if (rc == 0) {
-		pthread_mutex_lock(&c->send_lock);
-		nbd_stream_free(c->stream);
-		c->stream = stream;
-		c->told = false;
-		/* Ids of metadata contexts are the connection's. */
-		c->export.context = export.context;
-		c->export.structured = export.structured;
-		pthread_mutex_lock(&c->lock);
-		c->state = CONNECTED;
-		c->connection++;
-		pthread_mutex_unlock(&c->lock);
-		pthread_mutex_unlock(&c->send_lock);
-	}
+	if (req->iovcnt >= BATCH_PIECES)
+		return false;
 	pthread_mutex_lock(&c->lock);
-	if (rc < 0) {
-		trace(TRACE_NBD, "%s: %s", c->uri, err.text);
-		c->next_try = now_ms() + (c->state == DOWN ? LAST_PAUSE_MS : c->pause_ms);
-		c->pause_ms = c->pause_ms * 2 < LAST_PAUSE_MS ? c->pause_ms * 2 : LAST_PAUSE_MS;
-		return;
+	if (!c->reader_runs)
+		c->reader_runs = nbd_thread(&c->reader, reader_thread, c);
+	bool ok = c->reader_runs;
+	if (ok) {
+		enlist(c, req);
+		if (!__atomic_load_n(&c->reader_awake, __ATOMIC_RELAXED))
+			nbd_send(c, false);
+		pthread_cond_signal(&c->reader_cond);
 	}
-	/* All that wait send again. */
-	struct list *it;
-	list_for_each(it, &c->requests)
-	{
-		struct request *req = list_entry(it, struct request, link);
-		if (req->waiting)
-			pthread_cond_signal(&req->cond);
-	}
+	pthread_mutex_unlock(&c->lock);
+	return ok;
 }
 
-/* ---- Requests ---- */
+/* ---- Requests whose caller waits ---- */
 
-/* Sends it over the present connection. Lock held, but not for the time of it. */
-static void send_request(struct nbd_client *c, struct request *req)
+struct waiter {
+	struct nbd_request req;
+	struct nbd_client *client;
+	struct list link;
+	pthread_cond_t cond;
+	bool waiting; /* on cond */
+	bool done;
+	int result;
+};
+
+static void waiter_done(struct nbd_request *req, int result)
 {
-	uint8_t head[NBD_REQUEST_SIZE];
-	store_be32(head, NBD_REQUEST_MAGIC);
-	store_be16(head + 4, req->flags);
-	store_be16(head + 6, req->type);
-	store_be64(head + 16, req->offset);
-	store_be32(head + 24, req->len);
-	pthread_mutex_unlock(&c->lock);
-	pthread_mutex_lock(&c->send_lock);
+	struct waiter *w = container_of(req, struct waiter, req);
+	struct nbd_client *c = w->client;
 	pthread_mutex_lock(&c->lock);
-	/* It may have been lost meanwhile: then this is for the next time round. */
-	bool up = c->state == CONNECTED && !req->done;
-	if (up) {
-		req->connection = c->connection;
-		req->cookie = c->next_cookie++;
-		req->piece_count = 0;
-		req->got_status = false;
-		req->result = 0;
-	}
-	store_be64(head + 8, req->cookie);
+	w->result = result;
+	w->done = true;
+	if (w->waiting)
+		pthread_cond_signal(&w->cond);
 	pthread_mutex_unlock(&c->lock);
-	if (up) {
-		bool write = req->type == NBD_CMD_WRITE;
-		int rc = nbd_stream_write(c->stream, head, sizeof(head), write ? req->iov : NULL,
-					  write ? req->iovcnt : 0);
-		/* The reader sees it, too. */
-		if (rc < 0)
-			nbd_stream_shut(c->stream);
-	}
-	pthread_mutex_unlock(&c->send_lock);
-	pthread_mutex_lock(&c->lock);
 }
 
 /* Somebody who waits shall take over the reading. Lock held. */
 static void hand_over(struct nbd_client *c)
 {
 	struct list *it;
-	list_for_each(it, &c->requests)
+	if (c->reader_runs) {
+		pthread_cond_signal(&c->reader_cond);
+		return;
+	}
+	list_for_each(it, &c->waiters)
 	{
-		struct request *req = list_entry(it, struct request, link);
-		if (req->waiting && !req->done) {
-			pthread_cond_signal(&req->cond);
+		struct waiter *w = list_entry(it, struct waiter, link);
+		if (w->waiting && !w->done) {
+			pthread_cond_signal(&w->cond);
 			return;
 		}
 	}
 }
 
-static int run(struct nbd_client *c, struct request *req)
+/* The reader for one turn. Lock held, but not for the time of it. */
+static void read_or_reconnect(struct nbd_client *c)
 {
-	pthread_cond_init(&req->cond, NULL);
+	c->reading = true;
+	if (c->state != CONNECTED) {
+		nbd_reconnect(c);
+	} else {
+		pthread_mutex_unlock(&c->lock);
+		int rc = nbd_read_reply(c);
+		pthread_mutex_lock(&c->lock);
+		if (rc < 0)
+			nbd_connection_lost(c, rc);
+	}
+	c->reading = false;
+}
+
+static int run(struct nbd_client *c, struct waiter *w)
+{
+	w->client = c;
+	w->req.done = waiter_done;
+	pthread_cond_init(&w->cond, NULL);
 	pthread_mutex_lock(&c->lock);
-	list_push_back(&c->requests, &req->link);
-	while (!req->done) {
-		if (c->state == CONNECTED && req->connection != c->connection) {
-			send_request(c, req);
-		} else if (!c->reading) {
-			c->reading = true;
-			if (c->state != CONNECTED) {
-				reconnect(c);
-			} else {
-				pthread_mutex_unlock(&c->lock);
-				int rc = read_reply(c);
-				pthread_mutex_lock(&c->lock);
-				if (rc < 0)
-					connection_lost(c, rc);
-			}
-			c->reading = false;
+	list_push_back(&c->waiters, &w->link);
+	enlist(c, &w->req);
+	while (!w->done) {
+		if (c->state == CONNECTED && !c->sending && !list_empty(&c->outgoing)) {
+			/* While this may have to wait for the server, it may for a reader. */
+			if (!c->reading)
+				hand_over(c);
+			nbd_send(c, true);
+		} else if (!c->reading && !c->reader_runs) {
+			read_or_reconnect(c);
 		} else {
-			req->waiting = true;
-			pthread_cond_wait(&req->cond, &c->lock);
-			req->waiting = false;
+			pthread_cond_signal(&c->reader_cond);
+			w->waiting = true;
+			pthread_cond_wait(&w->cond, &c->lock);
+			w->waiting = false;
 		}
 	}
-	list_remove(&req->link);
+	list_remove(&w->link);
 	if (!c->reading)
 		hand_over(c);
 	pthread_mutex_unlock(&c->lock);
-	pthread_cond_destroy(&req->cond);
-	free(req->pieces);
-	return req->result;
+	pthread_cond_destroy(&w->cond);
+	return w->result;
 }
 
 int nbd_client_read(struct nbd_client *c, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
-	struct request req = {.type = NBD_CMD_READ,
-			      .offset = offset,
-			      .len = (uint32_t)iov_total(iov, iovcnt),
-			      .iov = iov,
-			      .iovcnt = iovcnt};
-	return run(c, &req);
+	struct waiter w = {.req = {.type = NBD_CMD_READ,
+				   .offset = offset,
+				   .len = (uint32_t)iov_total(iov, iovcnt),
+				   .iov = iov,
+				   .iovcnt = iovcnt}};
+	return run(c, &w);
 }
 
 int nbd_client_write(struct nbd_client *c, const struct iovec *iov, int iovcnt, uint64_t offset,
 		     uint16_t flags)
 {
-	struct request req = {.type = NBD_CMD_WRITE,
-			      .flags = flags,
-			      .offset = offset,
-			      .len = (uint32_t)iov_total(iov, iovcnt),
-			      .iov = iov,
-			      .iovcnt = iovcnt};
-	return run(c, &req);
+	struct waiter w = {.req = {.type = NBD_CMD_WRITE,
+				   .flags = flags,
+				   .offset = offset,
+				   .len = (uint32_t)iov_total(iov, iovcnt),
+				   .iov = iov,
+				   .iovcnt = iovcnt}};
+	return run(c, &w);
 }
 
 int nbd_client_command(struct nbd_client *c, uint16_t type, uint64_t offset, uint32_t len,
 		       uint16_t flags)
 {
-	struct request req = {.type = type, .flags = flags, .offset = offset, .len = len};
-	return run(c, &req);
+	struct waiter w = {.req = {.type = type, .flags = flags, .offset = offset, .len = len}};
+	return run(c, &w);
 }
 
 int nbd_client_status(struct nbd_client *c, uint64_t offset, uint32_t len, uint32_t *flags,
 		      uint32_t *count)
 {
-	struct request req = {.type = NBD_CMD_BLOCK_STATUS,
-			      .flags = NBD_CMD_FLAG_REQ_ONE,
-			      .offset = offset,
-			      .len = len};
-	int rc = run(c, &req);
-	*flags = req.status_flags;
+	struct waiter w = {.req = {.type = NBD_CMD_BLOCK_STATUS,
+				   .flags = NBD_CMD_FLAG_REQ_ONE,
+				   .offset = offset,
+				   .len = len}};
+	int rc = run(c, &w);
+	*flags = w.req.status_flags;
 	/* A server may know of more than it was asked for. */
-	*count = req.status_len < len ? req.status_len : len;
+	*count = w.req.status_len < len ? w.req.status_len : len;
 	return rc;
 }
 
@@ -649,7 +273,7 @@ static void *watch(void *arg)
 		int rc = 0;
 		while (!c->closing && rc != ETIMEDOUT)
 			rc = pthread_cond_timedwait(&c->watch_cond, &c->lock, &until);
-		if (c->closing || list_empty(&c->requests) || replies != c->replies)
+		if (c->closing || nbd_idle(c) || replies != c->replies)
 			continue;
 		warn("%s: the server does not answer; what it was asked for last is given up",
 		     c->uri);
@@ -666,13 +290,8 @@ static void *watch(void *arg)
 
 void nbd_client_ending(struct nbd_client *c)
 {
-	sigset_t all, old;
-	if (c->ending)
-		return;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	c->ending = pthread_create(&c->watch, NULL, watch, c) == 0;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!c->ending)
+		c->ending = nbd_thread(&c->watch, watch, c);
 }
 
 /* ---- Life ---- */
@@ -701,10 +320,13 @@ static struct nbd_client *client_new(struct nbd_config *config)
 	*config = (struct nbd_config){0};
 	c->uri = nbd_config_uri(&c->config);
 	c->next_cookie = 1;
-	c->connection = 1;
-	list_init(&c->requests);
+	list_init(&c->outgoing);
+	list_init(&c->sent);
+	list_init(&c->waiters);
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_mutex_init(&c->send_lock, NULL);
+	pthread_cond_init(&c->progress, NULL);
+	pthread_cond_init(&c->sender_cond, NULL);
+	pthread_cond_init(&c->reader_cond, NULL);
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -736,14 +358,14 @@ struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err)
 	if (!err)
 		err = &local;
 	struct nbd_client *c = client_new(config);
-	int64_t deadline = now_ms() + (int64_t)c->config.open_timeout * 1000;
+	int64_t deadline = nbd_now_ms() + (int64_t)c->config.open_timeout * 1000;
 	int rc = find_creds(c, err);
 	for (int64_t pause = FIRST_PAUSE_MS; rc == 0; pause *= 2) {
 		*err = ERROR_INIT;
-		rc = try_to_connect(c, HANDSHAKE_MS, &c->stream, &c->export, err);
+		rc = nbd_try_to_connect(c, HANDSHAKE_MS, &c->stream, &c->export, err);
 		if (rc == 0)
 			return c;
-		int64_t left = deadline - now_ms();
+		int64_t left = deadline - nbd_now_ms();
 		if (left <= 0)
 			break;
 		pause = pause > LAST_PAUSE_MS ? LAST_PAUSE_MS : pause;
@@ -755,25 +377,44 @@ struct nbd_client *nbd_client_open(struct nbd_config *config, struct error *err)
 	return NULL;
 }
 
+static void say_goodbye(struct nbd_client *c)
+{
+	uint8_t head[NBD_REQUEST_SIZE] = {0};
+	store_be32(head, NBD_REQUEST_MAGIC);
+	store_be16(head + 6, NBD_CMD_DISC);
+	nbd_stream_write(c->stream, head, sizeof(head));
+}
+
+/* Ends the client's threads. */
+static void end_threads(struct nbd_client *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->closing = true;
+	pthread_cond_signal(&c->watch_cond);
+	pthread_cond_signal(&c->sender_cond);
+	pthread_cond_signal(&c->reader_cond);
+	pthread_mutex_unlock(&c->lock);
+	if (c->reader_runs) {
+		nbd_stream_stop_reading(c->stream);
+		pthread_join(c->reader, NULL);
+	}
+	if (c->sender_runs)
+		pthread_join(c->sender, NULL);
+	if (c->ending)
+		pthread_join(c->watch, NULL);
+}
+
 void nbd_client_close(struct nbd_client *c)
 {
-	if (c->ending) {
-		pthread_mutex_lock(&c->lock);
-		c->closing = true;
-		pthread_cond_signal(&c->watch_cond);
-		pthread_mutex_unlock(&c->lock);
-		pthread_join(c->watch, NULL);
-	}
-	if (c->stream && c->state == CONNECTED) {
-		uint8_t head[NBD_REQUEST_SIZE] = {0};
-		store_be32(head, NBD_REQUEST_MAGIC);
-		store_be16(head + 6, NBD_CMD_DISC);
-		nbd_stream_write(c->stream, head, sizeof(head), NULL, 0);
-	}
+	if (c->stream && c->state == CONNECTED)
+		say_goodbye(c);
+	end_threads(c);
 	nbd_stream_free(c->stream);
 	tls_creds_unref(c->creds);
 	pthread_mutex_destroy(&c->lock);
-	pthread_mutex_destroy(&c->send_lock);
+	pthread_cond_destroy(&c->progress);
+	pthread_cond_destroy(&c->sender_cond);
+	pthread_cond_destroy(&c->reader_cond);
 	pthread_cond_destroy(&c->watch_cond);
 	nbd_config_free(&c->config);
 	free(c->uri);

@@ -7,6 +7,7 @@
 #define BLOCK_NBD_CLIENT_H
 
 #include "block/file.h"
+#include "block/nbd_request.h"
 #include "lib/error.h"
 #include "lib/optstr.h"
 #include <stdbool.h>
@@ -73,8 +74,18 @@ void nbd_stream_established(struct nbd_stream *s);
  * another writes. */
 int nbd_stream_read(struct nbd_stream *s, void *buf, size_t len);
 int nbd_stream_skip(struct nbd_stream *s, size_t len);
-int nbd_stream_write(struct nbd_stream *s, const void *head, size_t head_len,
-		     const struct iovec *iov, int iovcnt);
+int nbd_stream_write(struct nbd_stream *s, const void *buf, size_t len);
+/* How many bytes of the list have gone without waiting, 0 if none, or -errno. Under TLS some may be
+ * unsent all the same, and go with the next call, whose list may be empty. */
+ssize_t nbd_stream_send(struct nbd_stream *s, const struct iovec *iov, int iovcnt);
+bool nbd_stream_unsent(const struct nbd_stream *s);
+/* Waits until it may take more, or has failed. */
+int nbd_stream_wait_send(struct nbd_stream *s);
+/* Who reads tells when it may be about to wait for the peer, and when that is over. */
+void nbd_stream_on_wait(struct nbd_stream *s, void (*waiting)(void *opaque, bool waits),
+			void *opaque);
+/* Makes the reading of another thread end; what was written still arrives. */
+void nbd_stream_stop_reading(struct nbd_stream *s);
 /* Makes transfers of other threads fail; the stream stays to be freed. */
 void nbd_stream_shut(struct nbd_stream *s);
 void nbd_stream_free(struct nbd_stream *s);
@@ -114,8 +125,15 @@ void nbd_client_ending(struct nbd_client *c);
 void nbd_client_close(struct nbd_client *c);
 const struct nbd_export *nbd_client_export(const struct nbd_client *c);
 
-/* One request of any thread; it waits for the reply. Offset and length must be within the export
- * and its block sizes. 0 or -errno. `flags`: enum nbd_command_flags. */
+/*
+ * Any thread: sends the request, whose `done` runs on a thread of the client's. That must neither
+ * wait for another request nor close the client; it may submit. It never runs within this. Never
+ * waits for the server. False, and nothing was done: the host has no thread for it, or the list is
+ * too long. Offset and length must be within the export and its block sizes.
+ */
+bool nbd_client_submit(struct nbd_client *c, struct nbd_request *req);
+/* One request of any thread; it waits for the reply. 0 or -errno. The list has at most 64 entries.
+ * `flags`: enum nbd_command_flags. */
 int nbd_client_read(struct nbd_client *c, const struct iovec *iov, int iovcnt, uint64_t offset);
 int nbd_client_write(struct nbd_client *c, const struct iovec *iov, int iovcnt, uint64_t offset,
 		     uint16_t flags);

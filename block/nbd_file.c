@@ -12,6 +12,7 @@
 #include "block/iov.h"
 #include "block/nbd_client.h"
 #include "block/nbd_proto.h"
+#include "block/remote.h"
 #include "lib/bytes.h"
 #include "lib/text.h"
 #include <errno.h>
@@ -30,6 +31,11 @@ struct nbd_file {
 	const struct nbd_export *export;
 	char *identity;
 	pthread_rwlock_t rmw; /* read-modify-write is exclusive among writes */
+	/* The same towards writes that nobody waits for. */
+	pthread_mutex_t gate;
+	pthread_cond_t gate_free;
+	unsigned submitted_writes;
+	bool rmw_goes_on;
 };
 
 static void nbd_file_close(void *remote)
@@ -38,6 +44,8 @@ static void nbd_file_close(void *remote)
 	if (f->client)
 		nbd_client_close(f->client);
 	pthread_rwlock_destroy(&f->rmw);
+	pthread_mutex_destroy(&f->gate);
+	pthread_cond_destroy(&f->gate_free);
 	free(f->identity);
 	free(f);
 }
@@ -47,19 +55,20 @@ static bool aligned(const struct nbd_file *f, uint64_t offset, uint64_t len)
 	return ((offset | len) & (f->export->min_block - 1)) == 0;
 }
 
-/* ---- Reading ---- */
-
-static int read_aligned(struct nbd_file *f, struct iov_iter *it, uint64_t len, uint64_t offset)
+/* Whole blocks, in pieces as the server and the client take them. -EAGAIN: the list, which is in small
+ * pieces, has a piece that ends within a block. */
+static int transfer_aligned(struct nbd_file *f, bool write, struct iov_iter *it, uint64_t len,
+			    uint64_t offset, uint16_t flags)
 {
 	while (len) {
 		struct iovec part[IOV_PIECE];
 		size_t max = len < f->export->max_block ? (size_t)len : f->export->max_block;
 		size_t covered;
 		int n = iov_peek(it, max, part, IOV_PIECE, &covered);
-		/* A list in small pieces may end within a block. */
 		if (!aligned(f, 0, covered))
 			return -EAGAIN;
-		int rc = nbd_client_read(f->client, part, n, offset);
+		int rc = write ? nbd_client_write(f->client, part, n, offset, flags)
+			       : nbd_client_read(f->client, part, n, offset);
 		if (rc < 0)
 			return rc;
 		iov_advance(it, covered);
@@ -68,6 +77,8 @@ static int read_aligned(struct nbd_file *f, struct iov_iter *it, uint64_t len, u
 	}
 	return 0;
 }
+
+/* ---- Reading ---- */
 
 static int read_bounced(struct nbd_file *f, struct iov_iter *it, uint64_t len, uint64_t offset)
 {
@@ -96,7 +107,8 @@ static int nbd_file_preadv(void *remote, const struct iovec *iov, int iovcnt, ui
 	uint64_t len = iov_total(iov, iovcnt), size = f->export->size;
 	uint64_t inside = offset >= size ? 0 : size - offset < len ? size - offset : len;
 	struct iov_iter it = iov_iter(iov, iovcnt);
-	int rc = aligned(f, offset, inside) ? read_aligned(f, &it, inside, offset) : -EAGAIN;
+	int rc = aligned(f, offset, inside) ? transfer_aligned(f, false, &it, inside, offset, 0)
+					    : -EAGAIN;
 	if (rc == -EAGAIN) {
 		it = iov_iter(iov, iovcnt);
 		rc = read_bounced(f, &it, inside, offset);
@@ -108,27 +120,26 @@ static int nbd_file_preadv(void *remote, const struct iovec *iov, int iovcnt, ui
 
 /* ---- Writing ---- */
 
-static int write_aligned(struct nbd_file *f, struct iov_iter *it, uint64_t len, uint64_t offset,
-			 uint16_t flags)
+/* Shuts out all other writes: those that take the lock, and those that nobody waits for. */
+static void rmw_begin(struct nbd_file *f)
 {
-	while (len) {
-		struct iovec part[IOV_PIECE];
-		size_t max = len < f->export->max_block ? (size_t)len : f->export->max_block;
-		size_t covered;
-		int n = iov_peek(it, max, part, IOV_PIECE, &covered);
-		if (!aligned(f, 0, covered))
-			return -EAGAIN;
-		int rc = nbd_client_write(f->client, part, n, offset, flags);
-		if (rc < 0)
-			return rc;
-		iov_advance(it, covered);
-		offset += covered;
-		len -= covered;
-	}
-	return 0;
+	pthread_rwlock_wrlock(&f->rmw);
+	pthread_mutex_lock(&f->gate);
+	f->rmw_goes_on = true;
+	while (f->submitted_writes)
+		pthread_cond_wait(&f->gate_free, &f->gate);
+	pthread_mutex_unlock(&f->gate);
 }
 
-/* rmw is held for writing. */
+static void rmw_end(struct nbd_file *f)
+{
+	pthread_mutex_lock(&f->gate);
+	f->rmw_goes_on = false;
+	pthread_mutex_unlock(&f->gate);
+	pthread_rwlock_unlock(&f->rmw);
+}
+
+/* Between rmw_begin() and rmw_end(). */
 static int write_bounced(struct nbd_file *f, struct iov_iter *it, uint64_t len, uint64_t offset,
 			 uint16_t flags)
 {
@@ -172,14 +183,14 @@ static int nbd_file_pwritev(void *remote, const struct iovec *iov, int iovcnt, u
 	int rc = -EAGAIN;
 	if (aligned(f, offset, len)) {
 		pthread_rwlock_rdlock(&f->rmw);
-		rc = write_aligned(f, &it, len, offset, flags);
+		rc = transfer_aligned(f, true, &it, len, offset, flags);
 		pthread_rwlock_unlock(&f->rmw);
 	}
 	if (rc == -EAGAIN) {
 		it = iov_iter(iov, iovcnt);
-		pthread_rwlock_wrlock(&f->rmw);
+		rmw_begin(f);
 		rc = write_bounced(f, &it, len, offset, flags);
-		pthread_rwlock_unlock(&f->rmw);
+		rmw_end(f);
 	}
 	if (!rc && fua && !has_fua && (f->export->flags & NBD_FLAG_SEND_FLUSH))
 		rc = nbd_client_command(f->client, NBD_CMD_FLUSH, 0, 0, 0);
@@ -264,6 +275,69 @@ static int nbd_file_write_zeroes_fast(void *remote, uint64_t offset, uint64_t le
 			    NBD_CMD_FLAG_FAST_ZERO | (may_unmap ? 0 : NBD_CMD_FLAG_NO_HOLE));
 }
 
+/* ---- Transfers that nobody waits for ---- */
+
+/* A server of single bytes never needs a read-modify-write. */
+static bool write_may_go(struct nbd_file *f)
+{
+	if (f->export->min_block == 1)
+		return true;
+	pthread_mutex_lock(&f->gate);
+	bool ok = !f->rmw_goes_on;
+	f->submitted_writes += ok;
+	pthread_mutex_unlock(&f->gate);
+	return ok;
+}
+
+static void write_has_gone(struct nbd_file *f)
+{
+	if (f->export->min_block == 1)
+		return;
+	pthread_mutex_lock(&f->gate);
+	if (--f->submitted_writes == 0)
+		pthread_cond_signal(&f->gate_free);
+	pthread_mutex_unlock(&f->gate);
+}
+
+static void submitted_done(struct nbd_request *nbd, int result)
+{
+	struct remote_request *req = container_of(nbd, struct remote_request, nbd);
+	if (req->op == REMOTE_WRITE)
+		write_has_gone(req->remote);
+	req->done(req, result);
+}
+
+static bool nbd_file_submit(void *remote, struct remote_request *req)
+{
+	static const uint16_t types[] = {[REMOTE_READ] = NBD_CMD_READ,
+					 [REMOTE_WRITE] = NBD_CMD_WRITE,
+					 [REMOTE_FLUSH] = NBD_CMD_FLUSH};
+	struct nbd_file *f = remote;
+	unsigned needs = req->op == REMOTE_FLUSH ? NBD_FLAG_SEND_FLUSH
+			 : req->fua              ? NBD_FLAG_SEND_FUA
+						 : 0;
+	if ((f->export->flags & needs) != needs)
+		return false;
+	req->remote = f;
+	req->nbd = (struct nbd_request){.type = types[req->op], .done = submitted_done};
+	if (req->op != REMOTE_FLUSH) {
+		if (req->len > f->export->max_block || !aligned(f, req->offset, req->len) ||
+		    !range_in(req->offset, req->len, f->export->size))
+			return false;
+		req->nbd.flags = req->fua ? NBD_CMD_FLAG_FUA : 0;
+		req->nbd.offset = req->offset;
+		req->nbd.len = (uint32_t)req->len;
+		req->nbd.iov = req->iov;
+		req->nbd.iovcnt = req->iovcnt;
+	}
+	if (req->op == REMOTE_WRITE && !write_may_go(f))
+		return false;
+	bool ok = nbd_client_submit(f->client, &req->nbd);
+	if (!ok && req->op == REMOTE_WRITE)
+		write_has_gone(f);
+	return ok;
+}
+
 /* ---- Questions ---- */
 
 static uint64_t nbd_file_size(void *remote)
@@ -312,6 +386,7 @@ static const struct file_protocol protocol = {
 	.close = nbd_file_close,
 	.preadv = nbd_file_preadv,
 	.pwritev = nbd_file_pwritev,
+	.submit = nbd_file_submit,
 	.flush = nbd_file_flush,
 	.discard = nbd_file_discard,
 	.write_zeroes = nbd_file_write_zeroes,
@@ -332,6 +407,8 @@ struct file_layer *nbd_file_open(const char *name, struct opts *opts, const char
 	}
 	struct nbd_file *f = xcalloc(1, sizeof(*f));
 	pthread_rwlock_init(&f->rmw, NULL);
+	pthread_mutex_init(&f->gate, NULL);
+	pthread_cond_init(&f->gate_free, NULL);
 	f->identity = nbd_config_uri(&config);
 	f->client = nbd_client_open(&config, err);
 	if (!f->client) {

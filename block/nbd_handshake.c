@@ -13,6 +13,7 @@
 #include "block/nbd_proto.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
+#include "lib/strbuf.h"
 #include "lib/tls.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -80,7 +81,12 @@ static int send_option(struct handshake *h, uint32_t option, const struct iovec 
 	store_be64(head, NBD_OPTS_MAGIC);
 	store_be32(head + 8, option);
 	store_be32(head + 12, (uint32_t)len);
-	int rc = nbd_stream_write(h->stream, head, sizeof(head), data, count);
+	struct strbuf message = STRBUF_INIT;
+	strbuf_append(&message, head, sizeof(head));
+	for (int i = 0; i < count; i++)
+		strbuf_append(&message, data[i].iov_base, data[i].iov_len);
+	int rc = nbd_stream_write(h->stream, strbuf_str(&message), message.len);
+	strbuf_free(&message);
 	return rc < 0 ? broken(h, rc) : 0;
 }
 
@@ -341,7 +347,7 @@ static int newstyle(struct handshake *h, struct tls_creds *creds)
 		h->no_zeroes = true;
 	}
 	store_be32(flags, client);
-	if ((rc = nbd_stream_write(h->stream, flags, sizeof(flags), NULL, 0)) < 0)
+	if ((rc = nbd_stream_write(h->stream, flags, sizeof(flags))) < 0)
 		return broken(h, rc);
 	if (!fixed) {
 		if (creds)

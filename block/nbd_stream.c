@@ -3,13 +3,14 @@
  * The byte stream to an NBD server: TCP or a unix socket, plain or under TLS.
  *
  * Until the handshake is over every transfer shares one deadline: a server that does not speak, or
- * speaks by the byte, is given up. Afterwards a plain socket blocks, and one system call moves a
- * request; under TLS the socket stays non-blocking and the waiting is done here.
+ * speaks by the byte, is given up. Afterwards reading from a plain socket blocks; under TLS the socket
+ * stays non-blocking and the waiting is done here.
  *
- * Reading goes through a buffer, so that a reply's header and a small payload cost one call.
+ * Reading goes through a buffer, so that many small replies cost one call. Requests are sent without
+ * waiting: the caller learns how much of its list has gone. Under TLS they go through a buffer as
+ * well, in which whole records are put together; what was taken into it counts as gone.
  */
 #include "block/nbd_client.h"
-#include "lib/bytes.h"
 #include "lib/text.h"
 #include "lib/tls.h"
 #include <errno.h>
@@ -26,14 +27,18 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUFFER = 64 * 1024, IOV_PIECE = 64 };
+enum { BUFFER = 64 * 1024, TLS_RECORD = 16 * 1024 };
 
 struct nbd_stream {
 	int fd;
-	struct tls_session *tls; /* NULL: plain */
-	int64_t deadline;        /* CLOCK_MONOTONIC, ms; INT64_MAX: none */
-	size_t start, end;       /* what is in the buffer */
+	struct tls_session *tls;                   /* NULL: plain */
+	int64_t deadline;                          /* CLOCK_MONOTONIC, ms; INT64_MAX: none */
+	void (*waiting)(void *opaque, bool waits); /* or NULL */
+	void *opaque;
+	size_t start, end; /* what is in the buffer */
 	uint8_t buffer[BUFFER];
+	size_t out_start, out_end; /* TLS: what is still to be sent */
+	uint8_t out[TLS_RECORD];
 };
 
 static int64_t now_ms(void)
@@ -127,7 +132,8 @@ struct nbd_stream *nbd_stream_new(int fd, int timeout_ms)
 	s->fd = fd;
 	s->tls = NULL;
 	s->deadline = now_ms() + timeout_ms;
-	s->start = s->end = 0;
+	s->start = s->end = s->out_start = s->out_end = 0;
+	s->waiting = NULL;
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	return s;
 }
@@ -165,6 +171,18 @@ void nbd_stream_established(struct nbd_stream *s)
 	fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_NONBLOCK);
 }
 
+void nbd_stream_on_wait(struct nbd_stream *s, void (*waiting)(void *opaque, bool waits),
+			void *opaque)
+{
+	s->waiting = waiting;
+	s->opaque = opaque;
+}
+
+void nbd_stream_stop_reading(struct nbd_stream *s)
+{
+	shutdown(s->fd, SHUT_RD);
+}
+
 void nbd_stream_shut(struct nbd_stream *s)
 {
 	shutdown(s->fd, SHUT_RDWR);
@@ -184,7 +202,7 @@ void nbd_stream_free(struct nbd_stream *s)
 /* ---- Transfers ---- */
 
 /* At least one byte, or -errno. */
-static ssize_t receive(struct nbd_stream *s, void *buf, size_t len)
+static ssize_t receive_now(struct nbd_stream *s, void *buf, size_t len)
 {
 	for (;;) {
 		ssize_t n = s->tls ? tls_read(s->tls, buf, len) : recv(s->fd, buf, len, 0);
@@ -202,6 +220,16 @@ static ssize_t receive(struct nbd_stream *s, void *buf, size_t len)
 		if (rc < 0)
 			return rc;
 	}
+}
+
+static ssize_t receive(struct nbd_stream *s, void *buf, size_t len)
+{
+	if (s->waiting)
+		s->waiting(s->opaque, true);
+	ssize_t n = receive_now(s, buf, len);
+	if (s->waiting)
+		s->waiting(s->opaque, false);
+	return n;
 }
 
 int nbd_stream_read(struct nbd_stream *s, void *buf, size_t len)
@@ -264,73 +292,83 @@ static int write_tls(struct nbd_stream *s, const void *buf, size_t len)
 	return 0;
 }
 
-/* Sends a list of at most IOV_PIECE + 1 entries, which it changes. */
-static int write_plain(struct nbd_stream *s, struct iovec *iov, int iovcnt)
+/* Bytes that the socket takes now: 0 if none, or -errno. */
+static ssize_t send_plain(struct nbd_stream *s, const struct iovec *iov, int iovcnt)
 {
-	while (iovcnt) {
-		struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)iovcnt};
-		ssize_t n = sendmsg(s->fd, &m, MSG_NOSIGNAL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN) {
-			int rc = wait_for(s->fd, POLLOUT, s->deadline);
-			if (rc < 0)
-				return rc;
-			continue;
-		}
-		if (n < 0)
-			return -errno;
-		size_t sent = (size_t)n;
-		while (iovcnt && sent >= iov->iov_len) {
-			sent -= iov->iov_len;
-			iov++;
-			iovcnt--;
-		}
-		if (iovcnt) {
-			iov->iov_base = (uint8_t *)iov->iov_base + sent;
-			iov->iov_len -= sent;
-		}
+	struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iovcnt};
+	ssize_t n;
+	do
+		n = sendmsg(s->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	return n >= 0 ? n : errno == EAGAIN ? 0 : -errno;
+}
+
+int nbd_stream_write(struct nbd_stream *s, const void *buf, size_t len)
+{
+	if (s->tls)
+		return write_tls(s, buf, len);
+	const uint8_t *from = buf;
+	while (len) {
+		struct iovec iov = {(void *)from, len};
+		ssize_t n = send_plain(s, &iov, 1);
+		int rc = n < 0 ? (int)n : n ? 0 : wait_for(s->fd, POLLOUT, s->deadline);
+		if (rc < 0)
+			return rc;
+		from += n;
+		len -= (size_t)n;
 	}
 	return 0;
 }
 
-/* Under TLS a header and a small payload go out as one record. */
-static int write_joined(struct nbd_stream *s, const void *head, size_t head_len,
-			const struct iovec *iov, int iovcnt)
+/* 0 when the TLS buffer is empty, -EAGAIN, or -errno. */
+static int flush_tls(struct nbd_stream *s)
 {
-	uint8_t first[8192];
-	size_t fill = head_len;
-	memcpy(first, head, head_len);
-	int rc = 0;
-	bool joining = true;
-	for (int i = 0; i < iovcnt && !rc; i++) {
-		if (joining && iov[i].iov_len <= sizeof(first) - fill) {
-			memcpy(first + fill, iov[i].iov_base, iov[i].iov_len);
-			fill += iov[i].iov_len;
-			continue;
-		}
-		if (joining)
-			rc = write_tls(s, first, fill);
-		joining = false;
-		if (!rc)
-			rc = write_tls(s, iov[i].iov_base, iov[i].iov_len);
+	while (s->out_start < s->out_end) {
+		ssize_t n = tls_write(s->tls, s->out + s->out_start, s->out_end - s->out_start);
+		if (n < 0 && n != -EINTR)
+			return (int)n;
+		if (n > 0)
+			s->out_start += (size_t)n;
 	}
-	return joining && !rc ? write_tls(s, first, fill) : rc;
+	s->out_start = s->out_end = 0;
+	return 0;
 }
 
-int nbd_stream_write(struct nbd_stream *s, const void *head, size_t head_len,
-		     const struct iovec *iov, int iovcnt)
+static ssize_t send_tls(struct nbd_stream *s, const struct iovec *iov, int iovcnt)
 {
-	if (s->tls)
-		return write_joined(s, head, head_len, iov, iovcnt);
-	struct iovec part[IOV_PIECE + 1] = {{(void *)head, head_len}};
-	int n = 1, rc = 0;
-	for (int i = 0; i < iovcnt && !rc; i++) {
-		part[n++] = iov[i];
-		if (n == IOV_PIECE + 1) {
-			rc = write_plain(s, part, n);
-			n = 0;
+	size_t taken = 0, skip = 0;
+	/* A record that did not go out must be offered again just as it was. */
+	int rc = flush_tls(s);
+	while (rc == 0 && iovcnt) {
+		while (iovcnt && s->out_end < TLS_RECORD) {
+			size_t part = iov->iov_len - skip, room = TLS_RECORD - s->out_end;
+			part = part < room ? part : room;
+			memcpy(s->out + s->out_end, (const uint8_t *)iov->iov_base + skip, part);
+			s->out_end += part;
+			taken += part;
+			skip += part;
+			if (skip == iov->iov_len) {
+				iov++;
+				iovcnt--;
+				skip = 0;
+			}
 		}
+		rc = flush_tls(s);
 	}
-	return n && !rc ? write_plain(s, part, n) : rc;
+	return rc < 0 && rc != -EAGAIN ? rc : (ssize_t)taken;
+}
+
+ssize_t nbd_stream_send(struct nbd_stream *s, const struct iovec *iov, int iovcnt)
+{
+	return s->tls ? send_tls(s, iov, iovcnt) : send_plain(s, iov, iovcnt);
+}
+
+bool nbd_stream_unsent(const struct nbd_stream *s)
+{
+	return s->out_start < s->out_end;
+}
+
+int nbd_stream_wait_send(struct nbd_stream *s)
+{
+	return wait_for(s->fd, POLLOUT, s->deadline);
 }

@@ -2,8 +2,9 @@
 /*
  * minivm-img bench: requests of one size, a step apart, so many at once.
  *
- * Without -i each of them is one of so many threads' own, straight against the image. With -i they
- * go through a drive's queue, as a guest's do.
+ * Without -i each of them is one of so many threads' own, straight against the image; those for a raw
+ * disk on a server need no threads, and are submitted. With -i they go through a drive's queue, as a
+ * guest's do.
  */
 #include "block/drive.h"
 #include "lib/bytes.h"
@@ -28,6 +29,9 @@ struct bench {
 	pthread_cond_t idle;
 	unsigned running;    /* requests on their way */
 	struct drive *drive; /* -i: what they go through */
+	struct slot *slots;
+	unsigned slot_count;
+	bool flush_due; /* nothing else starts, if flushes are drained */
 };
 
 /* The place of the next request; false if there is none left. Lock held. */
@@ -80,85 +84,177 @@ static void *bench_thread(void *opaque)
 	return NULL;
 }
 
-/* ---- -i: through a drive's queue ---- */
+/* ---- Requests that no thread waits for: through a drive's queue, or to a server ---- */
 
 struct slot {
 	struct bench *bench;
-	struct drive_request req;
+	union {
+		struct drive_request req;
+		struct remote_request remote;
+	};
+	struct work work; /* of what is not submitted */
 	struct iovec iov;
 	bool flushes; /* a flush follows */
+	bool flush_now;
 };
 
-static void slot_done(struct drive_request *req, int result);
+static void slot_over(struct slot *slot, int result);
 
-/* Lock held. */
+static void drive_over(struct drive_request *req, int result)
+{
+	slot_over(req->opaque, result);
+}
+
+static void remote_over(struct remote_request *req, int result)
+{
+	slot_over(container_of(req, struct slot, remote), result);
+}
+
+/* Makes the slot's request. Lock held. */
+static void slot_make(struct slot *slot, bool flush_now, uint64_t at)
+{
+	struct bench *b = slot->bench;
+	slot->flush_now = flush_now;
+	struct iovec *iov = flush_now ? NULL : &slot->iov;
+	if (b->drive)
+		slot->req = (struct drive_request){.op = flush_now  ? DRIVE_FLUSH
+							 : b->write ? DRIVE_WRITE
+								    : DRIVE_READ,
+						   .offset = flush_now ? 0 : at,
+						   .len = flush_now ? 0 : b->size,
+						   .iov = iov,
+						   .iovcnt = iov != NULL,
+						   .on_worker = true,
+						   .done = drive_over,
+						   .opaque = slot};
+	else
+		slot->remote = (struct remote_request){.op = flush_now  ? REMOTE_FLUSH
+							     : b->write ? REMOTE_WRITE
+									: REMOTE_READ,
+						       .offset = flush_now ? 0 : at,
+						       .len = flush_now ? 0 : b->size,
+						       .iov = iov,
+						       .iovcnt = iov != NULL,
+						       .done = remote_over};
+	b->running++;
+}
+
+/* What comes after a request that is over: false if nothing does for now. Lock held. */
 static bool slot_next(struct slot *slot)
 {
 	struct bench *b = slot->bench;
 	uint64_t at;
-	bool flush_now = slot->flushes && !b->rc;
-	if (!flush_now && !next_request(b, &at, &slot->flushes))
-		return false;
-	if (flush_now) {
+	if (slot->flushes && !b->rc) {
 		slot->flushes = false;
-		slot->req = (struct drive_request){.op = DRIVE_FLUSH};
-	} else {
-		slot->req = (struct drive_request){.op = b->write ? DRIVE_WRITE : DRIVE_READ,
-						   .offset = at,
-						   .len = b->size,
-						   .iov = &slot->iov,
-						   .iovcnt = 1};
+		b->flush_due = true;
 	}
-	slot->req.on_worker = true;
-	slot->req.done = slot_done;
-	slot->req.opaque = slot;
-	b->running++;
+	if (b->flush_due && !b->rc) {
+		/* Drained: it goes out when nothing else is on its way, and is the last one's. */
+		if (b->drain && b->running)
+			return false;
+		b->flush_due = b->drain;
+		slot_make(slot, true, 0);
+		return true;
+	}
+	if (!next_request(b, &at, &slot->flushes))
+		return false;
+	slot_make(slot, false, at);
 	return true;
 }
 
-static void slot_done(struct drive_request *req, int result)
+static void slot_work(struct work *work)
 {
-	struct slot *slot = req->opaque;
+	struct slot *slot = container_of(work, struct slot, work);
+	struct image *img = slot->bench->img;
+	const struct remote_request *req = &slot->remote;
+	slot_over(slot, req->op == REMOTE_FLUSH ? image_flush(img)
+			: req->op == REMOTE_WRITE
+				? image_pwritev(img, req->iov, req->iovcnt, req->offset)
+				: image_preadv(img, req->iov, req->iovcnt, req->offset));
+}
+
+static void slot_submit(struct slot *slot)
+{
 	struct bench *b = slot->bench;
+	if (b->drive)
+		drive_submit(b->drive, &slot->req);
+	else if (!image_submit(b->img, &slot->remote))
+		work_submit(&slot->work);
+}
+
+/* Starts all slots, which are idle; the caller counts as running until then, so that they are. */
+static void slots_start(struct bench *b)
+{
+	for (unsigned i = 0; i < b->slot_count; i++) {
+		pthread_mutex_lock(&b->lock);
+		bool go = slot_next(&b->slots[i]);
+		pthread_mutex_unlock(&b->lock);
+		if (go)
+			slot_submit(&b->slots[i]);
+	}
 	pthread_mutex_lock(&b->lock);
 	b->running--;
+	/* They are idle again already, and have left the next thing to do. */
+	bool go = b->running == 0 && slot_next(b->slots);
+	if (!b->running)
+		pthread_cond_broadcast(&b->idle);
+	pthread_mutex_unlock(&b->lock);
+	if (go)
+		slot_submit(b->slots);
+}
+
+static void slot_over(struct slot *slot, int result)
+{
+	struct bench *b = slot->bench;
+	pthread_mutex_lock(&b->lock);
 	if (result && !b->rc)
 		b->rc = result;
-	bool again = slot_next(slot);
+	bool drained = slot->flush_now && b->drain, again = false;
+	if (drained) {
+		b->flush_due = false;
+	} else {
+		b->running--;
+		again = slot_next(slot);
+	}
 	if (!b->running)
 		pthread_cond_broadcast(&b->idle);
 	pthread_mutex_unlock(&b->lock);
 	if (again)
-		drive_submit(b->drive, &slot->req);
+		slot_submit(slot);
+	if (drained)
+		slots_start(b);
 }
 
 static int run_queue(struct bench *b, unsigned depth)
 {
-	struct slot *slots = xcalloc(depth, sizeof(*slots));
-	for (unsigned i = 0; i < depth && !b->rc; i++) {
-		struct slot *slot = &slots[i];
+	int rc = 0;
+	b->slots = xcalloc(depth, sizeof(*b->slots));
+	for (unsigned i = 0; i < depth && !rc; i++) {
+		struct slot *slot = &b->slots[i];
 		slot->bench = b;
+		slot->work.run = slot_work;
 		if (posix_memalign(&slot->iov.iov_base, 4096, b->size + 1)) {
-			b->rc = -ENOMEM;
+			rc = -ENOMEM;
 			break;
 		}
 		slot->iov.iov_len = b->size;
 		memset(slot->iov.iov_base, b->pattern, b->size);
-		pthread_mutex_lock(&b->lock);
-		bool go = slot_next(slot);
-		pthread_mutex_unlock(&b->lock);
-		if (go)
-			drive_submit(b->drive, &slot->req);
+		b->slot_count++;
+	}
+	if (!rc) {
+		b->running = 1;
+		slots_start(b);
 	}
 	pthread_mutex_lock(&b->lock);
 	while (b->running)
 		pthread_cond_wait(&b->idle, &b->lock);
 	pthread_mutex_unlock(&b->lock);
-	drive_drain(b->drive);
-	for (unsigned i = 0; i < depth; i++)
-		free(slots[i].iov.iov_base);
-	free(slots);
-	return b->rc;
+	if (b->drive)
+		drive_drain(b->drive);
+	for (unsigned i = 0; i < b->slot_count; i++)
+		free(b->slots[i].iov.iov_base);
+	free(b->slots);
+	return rc ? rc : b->rc;
 }
 
 /* ---- All ---- */
@@ -189,7 +285,8 @@ static int bench_run(struct bench *b, unsigned depth, bool quiet)
 			       b->drain ? "" : "draining ");
 	}
 	clock_gettime(CLOCK_MONOTONIC, &a);
-	int rc = b->drive ? run_queue(b, depth) : run_threads(b, depth);
+	bool queue = b->drive || image_can_submit(b->img);
+	int rc = queue ? run_queue(b, depth) : run_threads(b, depth);
 	clock_gettime(CLOCK_MONOTONIC, &z);
 	if (!rc && !quiet)
 		printf("Run completed in %3.3f seconds.\n",

@@ -9,10 +9,52 @@
 #include "lib/text.h"
 #include "tests/fuzz/fuzz.h"
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum { DISK = 64 * 1024 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t over = PTHREAD_COND_INITIALIZER;
+static unsigned pending;
+
+static void submitted_done(struct nbd_request *req, int result)
+{
+	pthread_mutex_lock(&lock);
+	pending--;
+	pthread_cond_signal(&over);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Two at once, whose replies the client's own thread reads. */
+static void submit(struct nbd_client *c, struct iovec *iov)
+{
+	static uint8_t data[1024];
+	struct iovec out = {data, sizeof(data)};
+	struct nbd_request req[2] = {{.type = NBD_CMD_READ,
+				      .offset = 4096,
+				      .len = 2048,
+				      .iov = iov,
+				      .iovcnt = 2,
+				      .done = submitted_done},
+				     {.type = NBD_CMD_WRITE,
+				      .len = sizeof(data),
+				      .iov = &out,
+				      .iovcnt = 1,
+				      .done = submitted_done}};
+	for (int i = 0; i < 2; i++) {
+		pthread_mutex_lock(&lock);
+		pending++;
+		pthread_mutex_unlock(&lock);
+		if (!nbd_client_submit(c, &req[i]))
+			submitted_done(&req[i], 0);
+	}
+	pthread_mutex_lock(&lock);
+	while (pending)
+		pthread_cond_wait(&over, &lock);
+	pthread_mutex_unlock(&lock);
+}
 
 static void use(struct nbd_client *c)
 {
@@ -27,6 +69,7 @@ static void use(struct nbd_client *c)
 	nbd_client_read(c, iov, 2, 8192);
 	nbd_client_command(c, NBD_CMD_WRITE_ZEROES, 0, 4096, 0);
 	nbd_client_command(c, NBD_CMD_FLUSH, 0, 0, 0);
+	submit(c, iov);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -151,6 +194,10 @@ static void structured_replies(struct out *o)
 	chunk(o, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 4, 0);
 	simple(o, 0, 5);
 	simple(o, NBD_ENOSPC, 6);
+	chunk(o, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 8, 0);
+	chunk(o, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_HOLE, 7, 12);
+	put(o, 4096, 8);
+	put(o, 2048, 4);
 }
 
 static void simple_replies(struct out *o)
@@ -162,6 +209,9 @@ static void simple_replies(struct out *o)
 	simple(o, NBD_EIO, 4);
 	simple(o, 0, 5);
 	simple(o, 0, 6);
+	simple(o, NBD_EIO, 8);
+	simple(o, 0, 7);
+	o->at += 2048;
 }
 
 static size_t seed(unsigned n, uint8_t *buf, size_t max)
