@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Backing chains as a whole: what a range consists of through all layers, and a chain opened so
- * that an upper image can be committed into a lower one.
+ * that an upper image can be committed into a lower one. Bitmaps and snapshots by their names.
  */
 #include "block/file.h"
 #include "block/image.h"
@@ -92,28 +92,25 @@ static bool same_name(const char *a, const char *b)
 	return same;
 }
 
-struct image *image_open_commit(const char *path, const char *format, unsigned flags,
-				const char *base_name, struct image **base, struct error *err)
+int image_open_commit(struct image *top, unsigned flags, const char *base_name, struct image **base,
+		      struct error *err)
 {
-	struct image *top =
-		image_open(path, format, flags | IMAGE_WRITABLE | IMAGE_NO_BACKING, NULL, err);
 	struct image *p = top;
 	bool found = false;
-	for (int depth = 0; p && !found; depth++) {
+	for (int depth = 0; !found; depth++) {
 		struct image_info info;
 		int rc = image_get_info(p, &info);
-		if (rc < 0 || !info.backing_path || depth > 100) {
-			if (rc < 0)
-				error_errno(err, -rc, "cannot read '%s'", p->path);
-			else if (base_name)
-				error_set(err, EINVAL, "'%s' is not in the backing chain of '%s'",
-					  base_name, path);
-			else
-				error_set(err, ENOTSUP, "'%s' has no backing file to commit to",
-					  path);
+		if (rc < 0)
+			error_errno(err, -rc, "cannot read '%s'", p->path);
+		else if ((!info.backing_path || depth > 100) && base_name)
+			rc = error_set(err, EINVAL, "'%s' is not in the backing chain of '%s'",
+				       base_name, top->path);
+		else if (!info.backing_path || depth > 100)
+			rc = error_set(err, ENOTSUP, "'%s' has no backing file to commit to",
+				       top->path);
+		if (rc < 0) {
 			image_info_free(&info);
-			image_close(top);
-			return NULL;
+			return rc;
 		}
 		found = !base_name || same_name(info.backing_path, base_name) ||
 			strcmp(info.backing_file, base_name) == 0;
@@ -123,12 +120,54 @@ struct image *image_open_commit(const char *path, const char *format, unsigned f
 		if (!p->backing)
 			error_prefix(err, "backing file of '%s'", p->path);
 		image_info_free(&info);
+		if (!p->backing)
+			return -(err && err->code ? err->code : EIO);
 		p = p->backing;
 	}
-	if (!p) {
-		image_close(top);
-		return NULL;
-	}
 	*base = p;
-	return top;
+	return 0;
+}
+
+/* The name or id in "NAME", "snapshot.name=NAME", "snapshot.id=ID" or both; malloc'ed. */
+static char *snapshot_name(struct image *img, const char *text, struct error *err)
+{
+	struct opts o;
+	struct image_info info;
+	char *name = NULL;
+	if (strncmp(text, "snapshot.", 9) != 0)
+		return xstrdup(text);
+	if (opts_parse(&o, text, NULL, err))
+		return NULL;
+	const char *id = opts_get(&o, "snapshot.id"), *by_name = opts_get(&o, "snapshot.name");
+	static const char *const known[] = {"snapshot.id", "snapshot.name", NULL};
+	int rc = opts_check_unused(&o, text, known, err);
+	if (!rc) {
+		rc = image_get_info(img, &info);
+		if (rc)
+			error_errno(err, -rc, "cannot read the snapshots of '%s'", img->path);
+		/* The driver takes names first: an id may be another one's name. */
+		for (size_t i = 0; i < info.snapshot_count && !rc && !name; i++) {
+			const struct image_snapshot_info *s = &info.snapshots[i];
+			if ((!id || strcmp(id, s->id) == 0) &&
+			    (!by_name || strcmp(by_name, s->name) == 0))
+				name = xstrdup(s->name[0] ? s->name : s->id);
+		}
+		if (!rc && !name)
+			error_set(err, ENOENT, "'%s' has no snapshot with %s", img->path, text);
+		image_info_free(&info);
+	}
+	opts_free(&o);
+	return name;
+}
+
+int image_load_snapshot(struct image *img, const char *text, struct error *err)
+{
+	if (!img->driver->snapshot_load)
+		return error_set(err, ENOTSUP,
+				 "cannot load snapshot '%s': images of format '%s' have none", text,
+				 img->driver->name);
+	char *name = snapshot_name(img, text, err);
+	int rc = name ? img->driver->snapshot_load(img, name, err) : -ENOENT;
+	free(name);
+	return rc;
 }

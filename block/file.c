@@ -15,6 +15,7 @@
 #include "block/remote.h"
 #include "lib/bytes.h"
 #include "lib/log.h"
+#include "lib/optstr.h"
 #include "lib/text.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -646,6 +647,41 @@ int file_truncate(struct file_layer *f, uint64_t size)
 	if (seen)
 		return seen;
 	return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+int file_layout_read(struct opts *opts, struct file_layout *layout, struct error *err)
+{
+	*layout = (struct file_layout){.extent_hint = MIB};
+	if (!opts)
+		return 0;
+	layout->hint_given = opts_has(opts, "extent_size_hint");
+	int rc = opts_get_bool(opts, "nocow", &layout->no_cow, err);
+	return rc ? rc : opts_get_size(opts, "extent_size_hint", &layout->extent_hint, err);
+}
+
+void file_set_layout(struct file_layer *f, const struct file_layout *layout)
+{
+	int flags;
+	struct fsxattr attr;
+	if (f->protocol || f->device)
+		return;
+	if (layout->no_cow && ioctl(f->fd, FS_IOC_GETFLAGS, &flags) == 0) {
+		flags |= FS_NOCOW_FL;
+		ioctl(f->fd, FS_IOC_SETFLAGS, &flags); /* file systems without it need none */
+	}
+	if (!layout->extent_hint || layout->extent_hint > UINT32_MAX) {
+		if (layout->extent_hint)
+			warn("extent_size_hint: at most 4 GiB; it is left out");
+		return;
+	}
+	int rc = ioctl(f->fd, FS_IOC_FSGETXATTR, &attr);
+	if (rc == 0) {
+		attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
+		attr.fsx_extsize = (uint32_t)layout->extent_hint;
+		rc = ioctl(f->fd, FS_IOC_FSSETXATTR, &attr);
+	}
+	if (rc < 0 && layout->hint_given)
+		warn("the file system takes no extent_size_hint: %s", strerror(errno));
 }
 
 /* A hole of a file of the host's. */

@@ -69,6 +69,16 @@ int file_write_zeroes_fast(struct file_layer *f, uint64_t offset, uint64_t len, 
 /* Reserves host space for the range (posix_fallocate). */
 int file_allocate(struct file_layer *f, uint64_t offset, uint64_t len);
 int file_truncate(struct file_layer *f, uint64_t size);
+/* How the host's file system is to lay out a new file; -o nocow=, extent_size_hint=. */
+struct file_layout {
+	bool no_cow;          /* btrfs */
+	uint64_t extent_hint; /* bytes, 0: none; XFS */
+	bool hint_given;      /* by the user: tell if it cannot be had */
+};
+struct opts;
+int file_layout_read(struct opts *opts, struct file_layout *layout, struct error *err);
+/* Asks for it; the file is empty yet. Other file systems have no such thing. */
+void file_set_layout(struct file_layer *f, const struct file_layout *layout);
 /* Bytes, or -errno. */
 int64_t file_size(struct file_layer *f);
 /* Bytes that the host stores for it. */

@@ -344,7 +344,7 @@ int image_run_check(struct image *img, int fix, struct image_check *result, stru
 /* Are the disk's bytes just the file's? */
 static bool is_plain(const struct image *img)
 {
-	return (img->driver == &raw_driver || img->driver == &nbd_driver) &&
+	return (img->driver == &raw_driver || img->driver == &nbd_driver) && !raw_offset(img) &&
 	       !(img->flags & IMAGE_FILTERS);
 }
 

@@ -218,7 +218,16 @@ struct image {
  */
 struct image *image_open(const char *path, const char *format, unsigned flags, struct opts *opts,
 			 struct error *err);
+/*
+ * The same for what options describe as QEMU's --image-opts do: driver=qcow2,file.driver=file,
+ * file.filename=x,... (block/describe.c). They add to the flags and may take IMAGE_WRITABLE away; a
+ * key that nobody knows is refused.
+ */
+struct image *image_open_described(struct opts *opts, unsigned flags, struct error *err);
 void image_close(struct image *img);
+/* What it is called where its path alone does not do: a raw image that is a part of its file is
+ * "json:{...}". malloc'ed. */
+char *image_filename(const struct image *img);
 
 /* The program is about to end: transfers of the image and its chain fail where they would wait for a
  * server that says nothing. */
@@ -252,10 +261,14 @@ int image_bitmap_open(struct image *img, const char *name, struct error *err);
 int image_bitmap_edit(struct image *img, const struct image_bitmap_edit *edit, struct error *err);
 int image_bitmap_status(struct image *img, const char *name, uint64_t offset, uint64_t len,
 			uint64_t *count);
-/* Opens `path` and its chain for a commit: the image itself and *base, its backing image or the one
- * of its chain that is called `base_name`, for writing. */
-struct image *image_open_commit(const char *path, const char *format, unsigned flags,
-				const char *base_name, struct image **base, struct error *err);
+/* Opens the chain below `top`, which is open with IMAGE_WRITABLE and IMAGE_NO_BACKING, for a commit:
+ * *base, its backing image or the one of its chain that is called `base_name`, for writing. On
+ * failure `top` is still to be closed. */
+int image_open_commit(struct image *top, unsigned flags, const char *base_name, struct image **base,
+		      struct error *err);
+/* Shows an internal snapshot from now on: `text` is its name or id, or
+ * "snapshot.id=ID,snapshot.name=NAME" or one of the two. The image is open read-only. */
+int image_load_snapshot(struct image *img, const char *text, struct error *err);
 int image_truncate(struct image *img, uint64_t size, struct error *err);
 int image_get_info(struct image *img, struct image_info *info);
 void image_info_free(struct image_info *info);

@@ -8,6 +8,9 @@
 
 extern const struct image_driver raw_driver, qcow2_driver, nbd_driver;
 
+/* Where in its file a raw image begins; of an image of raw_driver or nbd_driver. */
+uint64_t raw_offset(const struct image *img);
+
 /* The driver that is surest about these first bytes of a file; never NULL (raw takes anything). */
 const struct image_driver *image_probe(const uint8_t *head, size_t len, const char *path);
 /* The name of a format that these bytes belong to but that has no driver here, or NULL. */

@@ -7,6 +7,7 @@
  * nobody else write; a reader lets nobody write or resize it either, since it relies on what it
  * read, except under IMAGE_FORCE_SHARE. So a base that several overlays share can be read by all.
  */
+#include "block/describe.h"
 #include "block/file.h"
 #include "block/image.h"
 #include "block/nbd_client.h"
@@ -108,11 +109,14 @@ struct target {
 	bool addressed;    /* and the path is its address */
 	struct opts *opts; /* of the NBD node; NULL: none */
 	struct opts json;  /* of a json: name */
+	/* Options describe all of it, the caller's or those of a json: name. */
+	struct opts *described;
+	struct image_description about;
 };
 
 /* What one level of the chain is opened with. */
 struct node_args {
-	const struct target *target;
+	struct target *target;
 	const char *name;   /* as the user or the header says it */
 	const char *path;   /* where that is */
 	const char *format; /* NULL: probe */
@@ -133,6 +137,8 @@ static void target_free(struct target *t)
 	free(t->name);
 	free(t->path);
 	free(t->format);
+	if (t->described)
+		image_description_free(&t->about);
 	opts_free(&t->json);
 }
 
@@ -151,16 +157,47 @@ static int name_nbd_node(struct target *t, struct error *err)
 	return 0;
 }
 
+/* What `opts` describe. They stay the caller's. */
+static int find_described(struct target *t, struct opts *opts, struct error *err)
+{
+	char *remote = NULL;
+	int rc = image_describe(opts, &t->about, err);
+	if (rc < 0)
+		return rc;
+	t->described = t->opts = opts;
+	rc = nbd_describe(t->about.file, opts, &remote, err);
+	if (rc < 0)
+		return rc;
+	if (!remote && !t->about.file)
+		return error_set(err, EINVAL, "no file is named; it needs file.filename=");
+	t->path = remote ? remote : xstrdup(t->about.file);
+	if (t->about.format)
+		t->format = xstrdup(t->about.format);
+	if (!remote)
+		t->opts = NULL;
+	return 0;
+}
+
 /* Sorts out `name`, which may be NULL if the options say what to open. On failure there is nothing
  * to free. */
 static int find_target(struct target *t, const char *name, struct opts *opts, struct error *err)
 {
 	int rc = 0;
 	*t = (struct target){.opts = opts};
-	if (name && path_nbd_json(name, &t->json))
+	if (name && path_nbd_json(name, &t->json)) {
 		t->opts = &t->json;
-	else if (name)
+	} else if (name && strncmp(name, "json:", 5) == 0) {
+		rc = path_json(name, &t->json, err);
+		if (!rc && (rc = find_described(t, &t->json, err)))
+			error_prefix(err, "'%s'", name);
+		if (!rc)
+			t->name = xstrdup(name);
+		else
+			target_free(t);
+		return rc;
+	} else if (name) {
 		t->path = path_of_name(name, &t->format, err);
+	}
 	if (name && !t->path && !t->json.count)
 		return -EINVAL;
 	if (!t->path) {
@@ -178,6 +215,48 @@ static int find_target(struct target *t, const char *name, struct opts *opts, st
 	else
 		target_free(t);
 	return rc;
+}
+
+/* The flags of a node: the caller's, as its description changes them. */
+static unsigned target_flags(const struct target *t, unsigned flags)
+{
+	return t->described ? (flags | t->about.set) & ~t->about.clear : flags;
+}
+
+/* Of the flags of an image those that its backing images have, too. */
+enum { INHERITED = IMAGE_NO_LOCK | IMAGE_FORCE_SHARE | IMAGE_DIRECT };
+
+/* The backing image that a description has in place of the header's. */
+static int open_described_backing(struct image *img, const struct node_args *a, struct error *err)
+{
+	struct opts *opts = &a->target->about.backing;
+	struct target target = {0};
+	int rc = find_described(&target, opts, err);
+	if (!rc && a->depth >= MAX_CHAIN)
+		rc = error_set(err, ELOOP, "the backing chain of '%s' has more than %d images",
+			       a->name, MAX_CHAIN);
+	if (rc) {
+		error_prefix(err, "backing image of '%s'", a->name);
+		target_free(&target);
+		return rc;
+	}
+	char *role = xasprintf(" (backing file of '%s')", a->name);
+	struct link link = {img, a->above};
+	struct node_args b = {
+		.target = &target,
+		.name = target.path,
+		.path = target.path,
+		.format = target.format,
+		.role = role,
+		.flags = target_flags(&target, a->flags & INHERITED),
+		.opts = opts,
+		.depth = a->depth + 1,
+		.above = &link,
+	};
+	img->backing = open_node(&b, err);
+	free(role);
+	target_free(&target);
+	return img->backing ? 0 : -(err && err->code ? err->code : EIO);
 }
 
 /* Opens what the header names as backing file. */
@@ -216,7 +295,8 @@ static int open_backing(struct image *img, const struct node_args *a, struct err
 			.path = target.path,
 			.format = info.backing_format ? info.backing_format : target.format,
 			.role = role,
-			.flags = (a->flags & (IMAGE_NO_LOCK | IMAGE_FORCE_SHARE | IMAGE_DIRECT)),
+			.flags = target_flags(&target, a->flags & INHERITED),
+			.opts = target.described,
 			.depth = a->depth + 1,
 			.above = &link,
 		};
@@ -336,10 +416,50 @@ static struct image *open_node(const struct node_args *a, struct error *err)
 		image_close(img);
 		return NULL;
 	}
-	if (!(a->flags & IMAGE_NO_BACKING) && open_backing(img, a, err)) {
+	const struct target *t = a->target;
+	int rc = 0;
+	if (t->described && t->about.has_backing && !driver->change_backing)
+		rc = error_set(err, EINVAL, "'%s': format '%s' has no backing images", a->name,
+			       driver->name);
+	else if (!(a->flags & IMAGE_NO_BACKING))
+		rc = t->described && t->about.has_backing ? open_described_backing(img, a, err)
+							  : open_backing(img, a, err);
+	if (!rc && t->described && (rc = opts_check_unused(t->described, driver->name, NULL, err)))
+		error_prefix(err, "cannot open '%s'%s", a->name, a->role);
+	if (rc) {
 		image_close(img);
 		return NULL;
 	}
+	return img;
+}
+
+/* From the target to the open image; `t` is freed. */
+static struct image *open_top(struct target *t, const char *format, unsigned flags,
+			      struct opts *opts, struct error *err)
+{
+	struct node_args a = {.target = t,
+			      .name = t->name,
+			      .path = t->path,
+			      .format = format ? format : t->format,
+			      .role = "",
+			      .flags = target_flags(t, flags),
+			      .opts = t->described ? t->described : opts};
+	struct image *img = NULL;
+	if (a.flags & IMAGE_FORCE_SHARE && a.flags & IMAGE_WRITABLE)
+		error_set(err, EINVAL,
+			  "cannot open '%s': force-share=on can only be used with read-only images",
+			  a.name);
+	else
+		img = open_node(&a, err);
+	if (img && image_add_filters(img, a.flags, err)) {
+		image_close(img);
+		img = NULL;
+	}
+	if (img && (img->flags & IMAGE_PROBED) && (a.flags & IMAGE_WRITABLE))
+		warn("the format of '%s' was not given and is guessed to be raw; writes to its "
+		     "first sector are restricted, say format=raw to lift that",
+		     t->name);
+	target_free(t);
 	return img;
 }
 
@@ -352,24 +472,26 @@ struct image *image_open(const char *path, const char *format, unsigned flags, s
 		err = &local;
 	if (find_target(&target, path, opts, err) < 0)
 		return NULL;
-	struct node_args a = {.target = &target,
-			      .name = target.name,
-			      .path = target.path,
-			      .format = format ? format : target.format,
-			      .role = "",
-			      .flags = flags,
-			      .opts = opts};
-	struct image *img = open_node(&a, err);
-	if (img && image_add_filters(img, flags, err)) {
-		image_close(img);
-		img = NULL;
+	return open_top(&target, format, flags, opts, err);
+}
+
+struct image *image_open_described(struct opts *opts, unsigned flags, struct error *err)
+{
+	struct error local = ERROR_INIT;
+	struct target target = {0};
+	if (!err)
+		err = &local;
+	if (find_described(&target, opts, err) < 0) {
+		target_free(&target);
+		return NULL;
 	}
-	if (img && (img->flags & IMAGE_PROBED) && (flags & IMAGE_WRITABLE))
-		warn("the format of '%s' was not given and is guessed to be raw; writes to its "
-		     "first sector are restricted, say format=raw to lift that",
-		     target.name);
-	target_free(&target);
-	return img;
+	target.name = xstrdup(target.path);
+	if (nbd_is_name(target.path) && target.opts) {
+		const char *prefix = nbd_opts_prefix(opts);
+		target.prefix = prefix ? prefix : "file.";
+		target.addressed = !nbd_opts_have_server(opts, target.prefix);
+	}
+	return open_top(&target, NULL, flags, NULL, err);
 }
 
 void image_ending(struct image *img)

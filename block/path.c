@@ -101,7 +101,7 @@ static void flatten(struct json_object *object, const char *prefix, unsigned dep
 		} else if (json_object_is_type(value, json_type_boolean)) {
 			opts_set(opts, full, json_object_get_boolean(value) ? "on" : "off");
 		} else {
-			opts_set(opts, full, json_object_get_string(value));
+			opts_set(opts, full, value ? json_object_get_string(value) : "");
 		}
 		free(full);
 	}
@@ -123,6 +123,21 @@ bool path_nbd_json(const char *name, struct opts *opts)
 	opts_free(opts);
 #endif
 	return false;
+}
+
+int path_json(const char *name, struct opts *opts, struct error *err)
+{
+	*opts = (struct opts){0};
+#ifdef HAVE_JSONC
+	struct json_object *root = json_tokener_parse(name + 5);
+	bool object = root && json_object_is_type(root, json_type_object);
+	if (object)
+		flatten(root, "", 0, opts);
+	json_object_put(root);
+	return object ? 0 : error_set(err, EINVAL, "'%s' is not a JSON object", name);
+#else
+	return error_set(err, ENOTSUP, "'%s': this minivm is built without json-c", name);
+#endif
 }
 
 char *path_of_name(const char *name, char **format, struct error *err)

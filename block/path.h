@@ -16,6 +16,8 @@ char *path_of_name(const char *name, char **format, struct error *err);
 /* True if `name` is "json:{...}" with an NBD node: its members in *opts, those of an object within it
  * with dotted keys ("file.server.host"), for opts_free(). */
 bool path_nbd_json(const char *name, struct opts *opts);
+/* The members of a "json:{...}" name likewise, whatever it describes. 0 or -errno with a sentence. */
+int path_json(const char *name, struct opts *opts, struct error *err);
 /* True for "/x" and for names with a protocol, which do not depend on a directory. */
 bool path_is_absolute(const char *name);
 /* The directory part of a path with its slash ("./" if it has none), malloc'ed. */

@@ -261,6 +261,12 @@ int qcow2_amend(struct image *img, struct opts *opts, struct error *err)
 	unsigned version = compat < 2 ? 2 : 3;
 	if (lazy && version < 3)
 		return error_set(err, EINVAL, "'lazy_refcounts' needs compat=1.1");
+	if ((file && strcmp(file, q->backing_file ? q->backing_file : "") != 0) ||
+	    (format && strcmp(format, q->backing_format ? q->backing_format : "") != 0))
+		return error_set(
+			err, EINVAL,
+			"the backing file cannot be amended; use rebase, with -u to change "
+			"its name alone");
 	if (version > q->h.version)
 		rc = upgrade(q, err);
 	if (!rc)
@@ -275,9 +281,6 @@ int qcow2_amend(struct image *img, struct opts *opts, struct error *err)
 		rc = rewrite(q, err);
 		end(q);
 	}
-	if (!rc && (file || format))
-		rc = qcow2_change_backing(img, file ? file : q->backing_file,
-					  format ? format : q->backing_format, err);
 	if (!rc && size != image_size(img))
 		rc = image_truncate(img, size, err);
 	return rc;

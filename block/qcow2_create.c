@@ -17,21 +17,45 @@ struct create_options {
 	bool lazy_refcounts, zstd, extended, data_raw;
 	int preallocation;
 	const char *backing_file, *backing_format, *data_file;
+	struct file_layout layout;
 };
+
+static int refuse_encryption(const struct opts *opts, struct error *err)
+{
+	for (size_t i = 0; i < opts->count; i++)
+		if (strncmp(opts->item[i].key, "encrypt.", 8) == 0)
+			return error_set(err, ENOTSUP,
+					 "'%s': encrypted qcow2 images are not supported",
+					 opts->item[i].key);
+	return 0;
+}
 
 static int read_options(struct opts *opts, struct create_options *o, struct error *err)
 {
 	static const char *const compats[] = {"0.10", "v2", "1.1", "v3", NULL};
 	static const char *const modes[] = {"off", "metadata", "falloc", "full", NULL};
 	static const char *const types[] = {"zlib", "zstd", NULL};
-	static const char *const known[] = {"size",           "backing_file",  "backing_fmt",
-					    "cluster_size",   "compat",        "refcount_bits",
-					    "lazy_refcounts", "preallocation", "compression_type",
-					    "extended_l2",    "encryption",    "data_file",
-					    "data_file_raw",  "nocow",         NULL};
+	static const char *const known[] = {"size",
+					    "backing_file",
+					    "backing_fmt",
+					    "cluster_size",
+					    "compat",
+					    "refcount_bits",
+					    "lazy_refcounts",
+					    "preallocation",
+					    "compression_type",
+					    "extended_l2",
+					    "encryption",
+					    "data_file",
+					    "data_file_raw",
+					    "nocow",
+					    "extent_size_hint",
+					    NULL};
 	uint64_t cluster = 65536, bits = 16;
 	int compat = 2, type = 0, rc;
-	bool encryption = false, nocow = false;
+	bool encryption = false;
+	if ((rc = file_layout_read(opts, &o->layout, err)))
+		return rc;
 	if (!opts) {
 		o->version = 3;
 		o->cluster_bits = 16;
@@ -51,12 +75,11 @@ static int read_options(struct opts *opts, struct create_options *o, struct erro
 	    (rc = opts_get_bool(opts, "extended_l2", &o->extended, err)) ||
 	    (rc = opts_get_bool(opts, "data_file_raw", &o->data_raw, err)) ||
 	    (rc = opts_get_bool(opts, "encryption", &encryption, err)) ||
-	    (rc = opts_get_bool(opts, "nocow", &nocow, err)) ||
+	    (rc = refuse_encryption(opts, err)) ||
 	    (rc = opts_check_unused(opts, "qcow2", known, err)))
 		return rc;
-	if (encryption || nocow)
-		return error_set(err, ENOTSUP, "'%s' is not supported for qcow2 images",
-				 encryption ? "encryption" : "nocow");
+	if (encryption)
+		return error_set(err, ENOTSUP, "'encryption' is not supported for qcow2 images");
 	if (!is_power_of_2(cluster) || cluster < 512 || cluster > 2 * MIB)
 		return error_set(err, EINVAL,
 				 "'cluster_size' must be a power of two between 512 and 2M");
@@ -171,6 +194,8 @@ static int write_empty(struct file_layer *f, const struct create_options *o, con
 				   o->refcount_order, i % rb_entries, 1);
 	/* The L1 table is all zeroes, which a longer file reads as. */
 	rc = file_truncate(f, 0);
+	if (!rc)
+		file_set_layout(f, &o->layout);
 	if (!rc || rc == -ENOSPC) /* a block device keeps its size */
 		rc = file_truncate(f, total << o->cluster_bits);
 	if (!rc)
@@ -278,6 +303,8 @@ static int create_data_file(const char *path, const struct create_options *o, st
 	int rc = f ? 0 : -(err && err->code ? err->code : EIO);
 	if (f) {
 		rc = file_truncate(f, 0);
+		if (!rc)
+			file_set_layout(f, &o->layout);
 		if (!rc || rc == -ENOSPC) /* a block device keeps its size */
 			rc = file_truncate(f, o->size);
 		if (rc)

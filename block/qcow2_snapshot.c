@@ -242,11 +242,19 @@ static int write_l1(struct qcow2 *q, const uint64_t *l1, uint32_t size, uint64_t
 	return rc;
 }
 
-static int find(const struct qcow2_snapshot *list, uint32_t n, const char *name)
+static int find_name(const struct qcow2_snapshot *list, uint32_t n, const char *name)
 {
 	for (uint32_t i = 0; i < n; i++)
 		if (strcmp(list[i].name, name) == 0)
 			return (int)i;
+	return -1;
+}
+
+static int find(const struct qcow2_snapshot *list, uint32_t n, const char *name)
+{
+	int by_name = find_name(list, n, name);
+	if (by_name >= 0)
+		return by_name;
 	for (uint32_t i = 0; i < n; i++)
 		if (strcmp(list[i].id, name) == 0)
 			return (int)i;
@@ -515,7 +523,8 @@ int qcow2_snapshot_delete(struct image *img, const char *name, struct error *err
 	if (!rc)
 		rc = qcow2_read_snapshots(q, &list, &bytes, err);
 	uint32_t n = q->h.nb_snapshots;
-	int i = rc ? -1 : find(list, n, name);
+	/* By its name alone: a number that names one no longer must not hit another's id. */
+	int i = rc ? -1 : find_name(list, n, name);
 	if (!rc && i < 0)
 		rc = error_set(err, ENOENT, "'%s' has no snapshot '%s'", img->path, name);
 	if (!rc && !(l1 = read_l1(q, &list[i], 0)))

@@ -330,7 +330,10 @@ int qcow2_truncate(struct image *img, uint64_t size, struct error *err)
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t old = image_size(img), l2_bytes = (uint64_t)q->cluster_size << q->l2_bits;
-	size = size > INT64_MAX - 511 ? size : round_up(size, 512);
+	if (size % 512)
+		return error_set(err, EINVAL,
+				 "cannot resize '%s': the new size must be a multiple of 512",
+				 img->path);
 	if (size > INT64_MAX - 511 || div_round_up(size, l2_bytes) > MAX_L1_BYTES / 8)
 		return error_set(err, EFBIG,
 				 "cannot resize '%s': %" PRIu64

@@ -45,6 +45,11 @@ void img_print_snapshots(const struct image_info *info);
 /* Parses --output: 1 for json, 0 for human, -1 after saying what is wrong. */
 int img_output(const char *text);
 
+/* Whether -o asks which options there are; and the answer: 0, or 1 after saying what is wrong.
+ * `with_file`: those of the host's files, too. `amend`: those that can be changed. */
+bool img_wants_option_help(const char *text);
+int img_option_help(const char *format, bool with_file, bool amend);
+
 /* Opens `name`; with image_opts it is an option string such as driver=qcow2,file.filename=x. */
 struct image *img_open(const char *name, const char *format, bool image_opts, unsigned flags,
 		       struct error *err);

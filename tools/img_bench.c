@@ -281,8 +281,7 @@ static int bench_run(struct bench *b, unsigned depth, bool quiet)
 		       "at offset %" PRIu64 ", step size %" PRIu64 ")\n",
 		       b->count, b->write ? "write" : "read", b->size, depth, b->offset, b->step);
 		if (b->flush_interval)
-			printf("Sending flush every %" PRIu64 " %srequests\n", b->flush_interval,
-			       b->drain ? "" : "draining ");
+			printf("Sending flush every %" PRIu64 " requests\n", b->flush_interval);
 	}
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	bool queue = b->drive || image_can_submit(b->img);

@@ -53,30 +53,6 @@ static int commit_data(struct image *top, struct image *base, struct img_rate *r
 	return rc;
 }
 
-/* The file and format that --image-opts names. A commit opens the chain itself, so that there are no
- * further options. */
-static int commit_image_opts(struct opts *opts, const char **name, const char **format,
-			     struct error *err)
-{
-	static const char *const known[] = {"driver", "file.driver", "file.filename", NULL};
-	if (*format)
-		return error_set(err, EINVAL,
-				 "--image-opts and a format do not go together: say driver=");
-	int rc = opts_parse(opts, *name, NULL, err);
-	if (rc)
-		return rc;
-	const char *file = opts_get(opts, "file.filename"),
-		   *protocol = opts_get(opts, "file.driver");
-	*format = opts_get(opts, "driver");
-	if (protocol && strcmp(protocol, "file") != 0)
-		return error_set(err, ENOTSUP, "commit: block protocol '%s' is not supported",
-				 protocol);
-	if (!file)
-		return error_set(err, EINVAL, "'%s' names no file; it needs file.filename=", *name);
-	*name = file;
-	return opts_check_unused(opts, "--image-opts", known, err);
-}
-
 int img_commit(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -112,16 +88,14 @@ int img_commit(int argc, char **argv)
 	if (!img_cache_flags(cache, "writeback", &flags))
 		return 1;
 	struct image *base;
-	struct opts opts = {0};
-	const char *name = argv[optind];
-	if (image_opts && commit_image_opts(&opts, &name, &format, &err))
-		return img_fail(&err);
-	struct image *top = image_open_commit(name, format, flags, base_name, &base, &err);
-	opts_free(&opts);
+	struct image *top = img_open(argv[optind], format, image_opts,
+				     flags | IMAGE_WRITABLE | IMAGE_NO_BACKING, &err);
 	if (!top)
 		return img_fail(&err);
 	progress &= !quiet;
-	int rc = commit_data(top, base, &rate, progress, &err);
+	int rc = image_open_commit(top, flags, base_name, &base, &err);
+	if (!rc)
+		rc = commit_data(top, base, &rate, progress, &err);
 	if (!rc && !drop && top->driver->make_empty)
 		rc = top->driver->make_empty(top, &err);
 	image_close(top);
@@ -245,10 +219,12 @@ static int rebase(const struct rebase *r, const char *name, struct error *err)
 	}
 	if (!rc && !r->unsafe)
 		rc = keep_contents(img, now, r->progress, err);
+	if (!rc && r->unsafe)
+		img_progress(r->progress, 0, 1);
 	if (!rc)
 		rc = img->driver->change_backing(img, r->backing, r->backing_format, err);
 	if (!rc)
-		img_progress_end(r->progress && !r->unsafe);
+		img_progress_end(r->progress);
 	image_close(now);
 	image_close(img);
 	return rc;

@@ -44,7 +44,7 @@ int img_snapshot(int argc, char **argv)
 	if (optind != argc - 1)
 		return img_usage("snapshot: expecting one image file name");
 	if (action != 'l')
-		flags = IMAGE_NO_BACKING | IMAGE_WRITABLE | IMAGE_DISCARD;
+		flags |= IMAGE_WRITABLE | IMAGE_DISCARD;
 	struct error err = ERROR_INIT;
 	struct image *img = img_open(argv[optind], format, image_opts, flags, &err);
 	if (!img)
@@ -141,10 +141,13 @@ int img_resize(int argc, char **argv)
 			       "'%s' would become smaller, which deletes what is at its end; say "
 			       "--shrink if that is meant",
 			       argv[optind]);
+	if (!rc && strcmp(mode, "metadata") == 0 && !img->driver->make_empty)
+		rc = error_set(&err, ENOTSUP, "images of format '%s' have no preallocation '%s'",
+			       img->driver->name, mode);
 	if (!rc)
 		rc = image_truncate(img, size, &err);
-	if (!rc)
-		rc = preallocate(img, old, mode, &err);
+	if (!rc && (rc = preallocate(img, old, mode, &err)))
+		image_truncate(img, old, NULL); /* as it was */
 	image_close(img);
 	if (!rc && !quiet)
 		puts("Image resized.");
@@ -179,10 +182,10 @@ int img_amend(int argc, char **argv)
 	}
 	if (!text.len)
 		return img_usage("amend: the options to change are missing: add -o");
-	if (strcmp(text.data, "help") == 0 || strcmp(text.data, "?") == 0) {
-		puts("Amend options for 'qcow2': backing_file, backing_fmt, compat, data_file, "
-		     "data_file_raw, lazy_refcounts, refcount_bits, size");
-		return 0;
+	if (img_wants_option_help(text.data) && (format || optind == argc)) {
+		strbuf_free(&text);
+		return format ? img_option_help(format, false, true)
+			      : img_usage("amend: expecting one image file name, or -f");
 	}
 	if (optind != argc - 1)
 		return img_usage("amend: expecting one image file name");
@@ -192,11 +195,16 @@ int img_amend(int argc, char **argv)
 	if (opts_parse(&o, text.data, NULL, &err))
 		return img_fail(&err);
 	strbuf_free(&text);
-	/* Its old backing file may be gone: that may be what is to be changed. */
-	if (opts_has(&o, "backing_file") && !opts_has(&o, "compat") && !opts_has(&o, "size"))
-		flags |= IMAGE_NO_BACKING;
 	struct image *img = img_open(argv[optind], format, image_opts, flags, &err);
 	int rc = img ? 0 : -EINVAL;
+	if (img && (opts_has(&o, "help") || opts_has(&o, "?"))) {
+		format = img->driver->name;
+		image_close(img);
+		opts_free(&o);
+		return img_option_help(format, false, true);
+	}
+	if (!rc)
+		img_progress(progress && !quiet, 0, 1);
 	if (!rc && !img->driver->amend)
 		rc = error_set(&err, ENOTSUP, "format '%s' has no options that can be changed",
 			       img->driver->name);

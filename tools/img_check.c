@@ -78,7 +78,7 @@ int img_check(int argc, char **argv)
 					      {0}};
 	const char *format = NULL, *cache = NULL;
 	bool image_opts = false;
-	unsigned flags = IMAGE_CHECK | IMAGE_NO_BACKING;
+	unsigned flags = IMAGE_CHECK;
 	bool quiet = false;
 	int c, json = 0, fix = 0;
 	while ((c = img_getopt(argc, argv, ":f:r:T:qUh", longs)) != -1) {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What several commands of minivm-img share. */
 #include "block/image.h"
-#include "block/nbd_client.h"
 #include "lib/log.h"
 #include "lib/optstr.h"
 #include "lib/text.h"
@@ -21,40 +20,21 @@ struct image *img_open(const char *name, const char *format, bool image_opts, un
 	if (!image_opts)
 		return image_open(name, format, flags, NULL, err);
 	struct opts o;
-	struct image *img = NULL;
 	if (format) {
 		error_set(err, EINVAL, "--image-opts and a format do not go together: say driver=");
 		return NULL;
 	}
 	if (opts_parse(&o, name, NULL, err))
 		return NULL;
-	static const char *const known[] = {"driver",    "file.driver",         "file.filename",
-					    "filename",  "cache-size",          "l2-cache-size",
-					    "data-file", "refcount-cache-size", NULL};
-	char *remote = NULL;
-	const char *driver = opts_get(&o, "driver"), *file = opts_get(&o, "file.filename");
-	const char *protocol = opts_get(&o, "file.driver");
-	if (!file)
-		file = opts_get(&o, "filename");
-	if (driver && strcmp(driver, "file") == 0)
-		driver = "raw";
-	int found = nbd_describe(file, &o, &remote, err);
-	if (found > 0)
-		img = image_open(remote, driver, flags, &o, err);
-	else if (found < 0)
-		img = NULL;
-	else if (!file)
-		error_set(err, EINVAL, "'%s' names no file; it needs file.filename=", name);
-	else if (protocol && strcmp(protocol, "file") != 0 && strcmp(protocol, "host_device") != 0)
-		error_set(err, ENOTSUP, "block protocol '%s' is not supported", protocol);
-	else
-		img = image_open(file, driver, flags, &o, err);
-	if (img && opts_check_unused(&o, "--image-opts", known, err)) {
+	struct image *img = image_open_described(&o, flags, err);
+	if (!img)
+		error_prefix(err, "--image-opts");
+	opts_free(&o);
+	if (img && (flags & IMAGE_WRITABLE) && !image_writable(img)) {
+		error_set(err, EPERM, "'%s' is to be changed: leave read-only=on out", name);
 		image_close(img);
 		img = NULL;
 	}
-	opts_free(&o);
-	free(remote);
 	return img;
 }
 

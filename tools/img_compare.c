@@ -130,11 +130,11 @@ int img_compare(int argc, char **argv)
 		case 'U': flags |= IMAGE_FORCE_SHARE; break;
 		case OPT_IMAGE_OPTS: image_opts = true; break;
 		case 'h': return 0;
-		default: return NOT_OPENED;
+		default: return 1;
 		}
 	}
 	if (optind != argc - 2)
-		return img_usage("compare: expecting two image file names") - 1 + NOT_OPENED;
+		return img_usage("compare: expecting two image file names");
 	if (!img_cache_flags(cache, "writeback", &flags))
 		return NOT_OPENED;
 	int result = SAME;

@@ -23,7 +23,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP = 256 << 10, MIN_GRAIN = 512, DEFAULT_SPARSE = 4096, MAX_THREADS = 16, SOURCES = 64 };
+enum {
+	STEP = 256 << 10,
+	MIN_GRAIN = 512,
+	DEFAULT_SPARSE = 4096,
+	MAX_SPARSE = 16 << 20,
+	MAX_THREADS = 16,
+	SOURCES = 64
+};
 
 struct convert {
 	struct image *from[SOURCES];
@@ -199,7 +206,8 @@ static bool offload(struct convert *c, uint8_t *buf, uint64_t at, size_t len)
 	int rc = -ENOTSUP;
 	if (from->driver == &raw_driver && c->to->driver == &raw_driver &&
 	    at - c->start[i] + len <= image_size(from))
-		rc = file_copy(from->file, at - c->start[i], c->to->file, at, len);
+		rc = file_copy(from->file, raw_offset(from) + at - c->start[i], c->to->file,
+			       raw_offset(c->to) + at, len);
 	if (rc == -ENOTSUP) {
 		if (read_disk(c, buf, at, len))
 			return false;
@@ -374,7 +382,7 @@ struct convert_args {
 	struct strbuf options;
 	bool image_opts, target_image_opts, no_create, target_is_zero, quiet, out_of_order;
 	bool bitmaps, skip_broken;
-	bool sparse_given;
+	bool sparse_given, out_given;
 	unsigned flags;
 	int threads;
 };
@@ -409,24 +417,8 @@ static int open_sources(struct convert *c, const struct convert_args *a, int cou
 		return 0;
 	if (count > 1)
 		return error_set(&c->err, EINVAL, "-l works with one source image only");
-	/* snapshot.id=1,snapshot.name=x or just one of the two. */
-	struct opts o;
-	const char *name = a->snapshot;
-	bool long_form = strncmp(name, "snapshot.", 9) == 0;
-	if (long_form && opts_parse(&o, name, NULL, &c->err))
-		return -EINVAL;
-	if (long_form) {
-		const char *id = opts_get(&o, "snapshot.id");
-		name = opts_get(&o, "snapshot.name");
-		name = name ? name : id ? id : "";
-	}
 	struct image *img = c->from[0];
-	int rc = img->driver->snapshot_load
-			 ? img->driver->snapshot_load(img, name, &c->err)
-			 : error_set(&c->err, ENOTSUP, "'%s': format '%s' has no snapshots",
-				     img->path, img->driver->name);
-	if (long_form)
-		opts_free(&o);
+	int rc = image_load_snapshot(img, a->snapshot, &c->err);
 	c->size = c->start[1] = image_size(img);
 	return rc;
 }
@@ -585,7 +577,10 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 	while ((o = img_getopt(argc, argv, ":f:O:B:F:Cco:l:S:pt:T:qnm:WUr:h", longs)) != -1) {
 		switch (o) {
 		case 'f': a->format = optarg; break;
-		case 'O': a->out_format = optarg; break;
+		case 'O':
+			a->out_format = optarg;
+			a->out_given = true;
+			break;
 		case 'B': a->backing = optarg; break;
 		case 'F': a->backing_format = optarg; break;
 		case 'C': c->offload = true; break;
@@ -597,8 +592,9 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 		case 'S':
 			if (parse_size(optarg, 1, &c->sparse, &err))
 				return img_fail(&err);
-			if (c->sparse % 512 || c->sparse > 1 << 30)
-				return img_usage("convert: -S must be a multiple of 512, not '%s'",
+			if (c->sparse % 512 || c->sparse > MAX_SPARSE)
+				return img_usage("convert: -S must be a multiple of 512 up to 16M, "
+						 "or 0 to write all zeroes, not '%s'",
 						 optarg);
 			a->sparse_given = true;
 			break;
@@ -628,6 +624,8 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 		default: return 1;
 		}
 	}
+	if (img_wants_option_help(strbuf_str(&a->options)))
+		return img_option_help(a->out_format, optind < argc, false) ? 1 : -1;
 	if (optind > argc - 2)
 		return img_usage("convert: expecting the names of an input and the output image");
 	if (argc - optind - 1 > SOURCES)
@@ -644,6 +642,9 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 		return img_usage("convert: -n does not go together with -o and -B");
 	if (a->target_image_opts && !a->no_create)
 		return img_usage("convert: --target-image-opts needs -n");
+	if (a->target_image_opts && a->out_given)
+		return img_usage("convert: --target-image-opts and -O do not go together: say "
+				 "driver=");
 	return 0;
 }
 

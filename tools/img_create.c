@@ -12,24 +12,67 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int option_help(const char *format)
+/* What -o takes. */
+enum { FOR_RAW = 1, FOR_QCOW2 = 2, FOR_AMEND = 4, OF_FILE = 8 };
+
+static const struct {
+	const char *name, *help;
+	unsigned use;
+} options[] = {
+	{"backing_file=<str>", "File name of the backing image", FOR_QCOW2 | FOR_AMEND},
+	{"backing_fmt=<str>", "Its format", FOR_QCOW2 | FOR_AMEND},
+	{"cluster_size=<size>", "512 to 2M, a power of two (default: 64k)", FOR_QCOW2},
+	{"compat=<str>", "v2 (0.10) or v3 (1.1, the default)", FOR_QCOW2 | FOR_AMEND},
+	{"compression_type=<str>", "zlib (default) or zstd", FOR_QCOW2},
+	{"data_file=<str>", "File that holds the data, at the disk's offsets",
+	 FOR_QCOW2 | FOR_AMEND},
+	{"data_file_raw=<bool (on/off)>", "The data file is a raw image at all times",
+	 FOR_QCOW2 | FOR_AMEND},
+	{"extended_l2=<bool (on/off)>", "Clusters of 32 parts that are allocated on their own",
+	 FOR_QCOW2},
+	{"extent_size_hint=<size>",
+	 "How much XFS allocates at a time; 0: as it likes (default: 1M)",
+	 FOR_RAW | FOR_QCOW2 | OF_FILE},
+	{"lazy_refcounts=<bool (on/off)>", "Refcounts may be written late", FOR_QCOW2 | FOR_AMEND},
+	{"nocow=<bool (on/off)>", "No copy-on-write of the file's blocks (btrfs)",
+	 FOR_RAW | FOR_QCOW2 | OF_FILE},
+	{"preallocation=<str>", "off (default), metadata, falloc or full", FOR_QCOW2},
+	{"preallocation=<str>", "off (default), falloc or full", FOR_RAW | OF_FILE},
+	{"refcount_bits=<num>", "1 to 64, a power of two (default: 16)", FOR_QCOW2 | FOR_AMEND},
+	{"size=<size>", "Size of the disk", FOR_RAW | FOR_QCOW2 | FOR_AMEND},
+};
+
+bool img_wants_option_help(const char *text)
 {
-	printf("Supported %s options:\n", format);
-	if (strcmp(format, "qcow2") == 0)
-		puts("  backing_file=<str>     - file name of a base image\n"
-		     "  backing_fmt=<str>      - format of the base image\n"
-		     "  cluster_size=<size>    - 512 to 2M, a power of two (default 64k)\n"
-		     "  compat=<str>           - 0.10 (v2) or 1.1 (v3, default)\n"
-		     "  compression_type=<str> - zlib (default) or zstd\n"
-		     "  data_file=<str>        - file that holds the data, at the disk's offsets\n"
-		     "  data_file_raw=<bool>   - the data file is a raw image at all times\n"
-		     "  extended_l2=<bool>     - clusters of 32 parts, allocated on their own\n"
-		     "  lazy_refcounts=<bool>  - lets refcounts be written late\n"
-		     "  preallocation=<str>    - off (default), metadata, falloc, full\n"
-		     "  refcount_bits=<num>    - 1 to 64, a power of two (default 16)");
+	struct opts o;
+	if (opts_parse(&o, text, NULL, NULL))
+		return false;
+	bool wanted = opts_has(&o, "help") || opts_has(&o, "?");
+	opts_free(&o);
+	return wanted;
+}
+
+int img_option_help(const char *format, bool with_file, bool amend)
+{
+	bool qcow2 = strcmp(format, "qcow2") == 0;
+	if (!image_driver_find(format))
+		return img_usage("unknown image format '%s'", format);
+	if (amend && !image_driver_find(format)->amend)
+		return img_usage("amend: format '%s' has no options that can be changed", format);
+	if (amend)
+		printf("Amend options for '%s':\n", format);
+	else if (with_file)
+		puts("Supported options:");
 	else
-		puts("  preallocation=<str>    - off (default), falloc, full");
-	puts("  size=<size>            - size of the disk");
+		printf("Supported %s options:\n", format);
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		unsigned use = options[i].use;
+		if (use & (qcow2 ? FOR_QCOW2 : FOR_RAW) && (!amend || use & FOR_AMEND) &&
+		    (with_file || !(use & OF_FILE)))
+			printf("  %-22s - %s\n", options[i].name, options[i].help);
+	}
+	if (!amend && !with_file)
+		puts("\nThe file has further options: name it, too, to see them.");
 	return 0;
 }
 
@@ -37,6 +80,14 @@ static const char *or_default(struct opts *o, const char *key, const char *value
 {
 	const char *given = opts_get(o, key);
 	return given ? given : value;
+}
+
+/* As one would type it: a comma twice. */
+static void say_value(const char *key, const char *value)
+{
+	printf(" %s=", key);
+	for (; *value; value++)
+		printf(*value == ',' ? ",," : "%c", *value);
 }
 
 /* The line that qemu-img prints, with the options in its order. */
@@ -58,14 +109,31 @@ static void say(const char *path, const char *format, uint64_t size, struct opts
 					    "data_file_raw"};
 	for (size_t i = 0; qcow2 && i < 5; i++)
 		if (opts_has(o, shown[i]))
-			printf(" %s=%s", shown[i], opts_get(o, shown[i]));
+			say_value(shown[i], opts_get(o, shown[i]));
 	if (qcow2)
 		printf(" lazy_refcounts=%s refcount_bits=%s",
 		       or_default(o, "lazy_refcounts", "off"),
 		       or_default(o, "refcount_bits", "16"));
 	if (opts_has(o, "preallocation") && !qcow2)
 		printf(" preallocation=%s", opts_get(o, "preallocation"));
+	if (opts_has(o, "nocow"))
+		printf(" nocow=%s", opts_get(o, "nocow"));
+	uint64_t hint;
+	if (opts_has(o, "extent_size_hint") && !opts_get_size(o, "extent_size_hint", &hint, NULL))
+		printf(" extent_size_hint=%" PRIu64, hint);
 	putchar('\n');
+}
+
+/* A new image that would overwrite what it is to lie on. */
+static int check_own_backing(const char *path, const char *backing, struct error *err)
+{
+	char *where = path_combine(path, backing);
+	char *a = realpath(path, NULL), *b = realpath(where, NULL);
+	bool same = strcmp(path, where) == 0 || (a && b && strcmp(a, b) == 0);
+	free(a);
+	free(b);
+	free(where);
+	return same ? error_set(err, EINVAL, "'%s' cannot be its own backing file", path) : 0;
 }
 
 /* Looks at the backing file: it must open, and its size is the default for the new image. */
@@ -120,8 +188,10 @@ int img_create(int argc, char **argv)
 					near)
 			    : img_usage("unknown image format '%s'", format);
 	}
-	if (strcmp(strbuf_str(&text), "help") == 0 || strcmp(strbuf_str(&text), "?") == 0)
-		return option_help(format);
+	if (img_wants_option_help(strbuf_str(&text))) {
+		strbuf_free(&text);
+		return img_option_help(format, optind < argc, false);
+	}
 	if (optind >= argc)
 		return img_usage("create: the file name is missing");
 	const char *path = argv[optind++];
@@ -138,6 +208,8 @@ int img_create(int argc, char **argv)
 	rc = opts_get_size(&o, "size", &size, &err);
 	if (!rc && optind < argc) {
 		rc = parse_size(argv[optind++], 1, &size, &err);
+		if (!rc && have_size)
+			rc = error_set(&err, EINVAL, "'%s': the size is given twice", path);
 		have_size = true;
 	}
 	if (!rc && optind < argc)
@@ -145,6 +217,12 @@ int img_create(int argc, char **argv)
 	if (!rc && opts_has(&o, "backing_file") && strcmp(format, "qcow2") != 0)
 		rc = error_set(&err, EINVAL, "an image of format '%s' cannot have a backing file",
 			       format);
+	const char *base = opts_get(&o, "backing_file");
+	if (!rc && base && *base)
+		rc = check_own_backing(path, base, &err);
+	if (!rc && base && *base && unsafe && !opts_has(&o, "backing_fmt"))
+		rc = error_set(&err, EINVAL, "the backing file '%s' needs its format: add -F",
+			       base);
 	if (!rc && opts_has(&o, "backing_file") && !unsafe)
 		rc = examine_backing(path, &o, &size, have_size, &err);
 	else if (!rc && !have_size)

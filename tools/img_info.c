@@ -204,6 +204,62 @@ static struct json_object *json_info(const char *name, const struct image_info *
 
 #endif
 
+/* An image of the chain. */
+struct level {
+	char *name;
+	struct image_info info;
+};
+
+/* An NBD export is called as it was typed, all else by its file. */
+static char *shown_name(const struct image *img, const struct image_info *info, const char *typed,
+			bool image_opts)
+{
+	return info->remote && !image_opts ? xstrdup(typed) : image_filename(img);
+}
+
+/* What is to be said of the image, and with `chain` of all below it, before anything of it is said:
+ * a chain that is broken is an error alone. */
+static int collect(const char *typed, const char *format, bool image_opts, bool chain,
+		   unsigned flags, struct level **levels, size_t *count)
+{
+	char *name = xstrdup(typed), *next_format = format ? xstrdup(format) : NULL;
+	int rc = 0;
+	while (name && !rc) {
+		struct error err = ERROR_INIT;
+		struct image_info info = {0};
+		struct image *img = img_open(name, next_format, image_opts && !*count, flags, &err);
+		if (img && image_get_info(img, &info) < 0)
+			error_set(&err, EIO, "cannot read '%s'", name);
+		if (img && chain && info.backing_file && !info.backing_path)
+			error_set(&err, ENOTSUP,
+				  "cannot open '%s' (backing file of '%s'): a name relative to an "
+				  "NBD export leads nowhere; rebase -u the image onto the whole "
+				  "name",
+				  info.backing_file, name);
+		else if (img && *count > MAX_CHAIN)
+			error_set(&err, ELOOP, "the backing chain of '%s' does not end", typed);
+		else if (!img && *count)
+			error_prefix(&err, "backing file of '%s'", (*levels)[*count - 1].name);
+		if (!img || err.code) {
+			rc = img_fail(&err);
+			image_info_free(&info);
+			image_close(img);
+			break;
+		}
+		*levels = xrealloc(*levels, (*count + 1) * sizeof(**levels));
+		(*levels)[*count].name = shown_name(img, &info, name, image_opts && !*count);
+		(*levels)[(*count)++].info = info;
+		image_close(img);
+		free(name);
+		free(next_format);
+		name = chain && info.backing_path ? xstrdup(info.backing_path) : NULL;
+		next_format = info.backing_format ? xstrdup(info.backing_format) : NULL;
+	}
+	free(name);
+	free(next_format);
+	return rc;
+}
+
 int img_info(int argc, char **argv)
 {
 	enum { OPT_CHAIN = OPT_FIRST_OWN };
@@ -235,56 +291,28 @@ int img_info(int argc, char **argv)
 	}
 	if (optind != argc - 1)
 		return img_usage("info: expecting one image file name");
-	char *name = xstrdup(argv[optind]), *next_format = format ? xstrdup(format) : NULL;
-	int rc = 0;
+	struct level *levels = NULL;
+	size_t count = 0;
+	int rc = collect(argv[optind], format, image_opts, chain, flags, &levels, &count);
 #ifdef HAVE_JSONC
-	struct json_object *list = json_object_new_array();
+	struct json_object *list = json && !rc ? json_object_new_array() : NULL;
 #endif
-	for (int level = 0; name && !rc; level++) {
-		struct error err = ERROR_INIT;
-		struct image_info info;
-		struct image *img = img_open(name, next_format, image_opts && !level, flags, &err);
-		if (img && image_get_info(img, &info) < 0) {
-			image_close(img);
-			img = NULL;
-		}
-		bool lost = img && chain && info.backing_file && !info.backing_path;
-		if (!img || lost || level > MAX_CHAIN) {
-			if (lost)
-				error_set(&err, ENOTSUP,
-					  "cannot open '%s' (backing file of '%s'): a name "
-					  "relative to an NBD export leads nowhere; rebase -u the "
-					  "image onto the whole name",
-					  info.backing_file, name);
-			else if (img)
-				error_set(&err, ELOOP, "the backing chain of '%s' does not end",
-					  argv[optind]);
-			rc = img_fail(&err);
-			if (img)
-				image_info_free(&info);
-			image_close(img);
-			break;
-		}
-#ifdef HAVE_JSONC
-		if (json)
-			json_object_array_add(list, json_info(name, &info));
-#endif
-		if (!json) {
-			if (level)
+	for (size_t i = 0; i < count; i++) {
+		if (!rc && !json) {
+			if (i)
 				putchar('\n');
-			print_human(name, &info);
+			print_human(levels[i].name, &levels[i].info);
 		}
-		free(name);
-		free(next_format);
-		name = chain && info.backing_path ? xstrdup(info.backing_path) : NULL;
-		next_format = info.backing_format ? xstrdup(info.backing_format) : NULL;
-		image_info_free(&info);
-		image_close(img);
-	}
-	free(name);
-	free(next_format);
 #ifdef HAVE_JSONC
-	if (json && !rc)
+		if (list)
+			json_object_array_add(list, json_info(levels[i].name, &levels[i].info));
+#endif
+		image_info_free(&levels[i].info);
+		free(levels[i].name);
+	}
+	free(levels);
+#ifdef HAVE_JSONC
+	if (list)
 		img_print_json(chain ? json_object_get(list)
 				     : json_object_get(json_object_array_get_idx(list, 0)));
 	json_object_put(list);

@@ -81,7 +81,9 @@ static int print_map(struct map *m, struct image *img, uint64_t start, uint64_t 
 			rc = print_entry(m, &now);
 		now = e;
 	}
-	return !rc && now.len ? print_entry(m, &now) : rc;
+	if (!rc && !now.len && m->json) /* nothing to map: qemu-img says so with an empty run */
+		now.start = start;
+	return !rc && (now.len || m->json) ? print_entry(m, &now) : rc;
 }
 
 int img_map(int argc, char **argv)
@@ -152,9 +154,7 @@ static struct image *open_measured(const char *name, const char *format, bool im
 	struct image *img = img_open(name, format, image_opts, flags, err);
 	int rc = 0;
 	if (img && snapshot)
-		rc = img->driver->snapshot_load
-			     ? img->driver->snapshot_load(img, snapshot, err)
-			     : error_set(err, ENOTSUP, "'%s' has no snapshots", name);
+		rc = image_load_snapshot(img, snapshot, err);
 	if (rc) {
 		image_close(img);
 		return NULL;

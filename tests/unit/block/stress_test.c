@@ -244,9 +244,9 @@ static void commit(void)
 	static uint8_t buf[LIMIT];
 	uint64_t count;
 	image_close(img);
-	img = image_open_commit("t.qcow2", "qcow2", IMAGE_NO_FLUSH | IMAGE_DISCARD, NULL, &base,
-				&err);
-	if (!img)
+	unsigned flags = IMAGE_NO_FLUSH | IMAGE_DISCARD;
+	img = image_open("t.qcow2", "qcow2", flags | IMAGE_WRITABLE | IMAGE_NO_BACKING, NULL, &err);
+	if (!img || image_open_commit(img, flags, NULL, &base, &err))
 		fail_msg("%s", err.text);
 	uint64_t size = image_size(img);
 	if (image_size(base) < size)
