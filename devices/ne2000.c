@@ -700,8 +700,15 @@ static void ne2000_describe(void *opaque, struct strbuf *out)
 		      s->mac[4], s->mac[5]);
 }
 
+static void ne2000_announce(void *opaque)
+{
+	const struct ne2000 *s = opaque;
+	net_send_announcement(s->port, s->mac);
+}
+
 const struct net_port_ops ne2000_port_ops = {
 	.receive = ne2000_receive,
+	.announce = ne2000_announce,
 	.describe = ne2000_describe,
 };
 

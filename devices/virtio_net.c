@@ -516,8 +516,18 @@ static void describe(void *opaque, struct strbuf *out)
 		      n->mac[4], n->mac[5]);
 }
 
+/* announce_self: in the guest's name, and the guest is asked to speak for itself. */
+static void announce_self(void *opaque)
+{
+	struct virtio_net *n = opaque;
+	net_send_announcement(n->port, n->mac);
+	if (virtio_has(&n->virtio, VIRTIO_NET_F_ANNOUNCE))
+		announce(n);
+}
+
 static const struct net_port_ops port_ops = {
 	.receive = receive,
+	.announce = announce_self,
 	.describe = describe,
 	.resume = resume,
 	.link_changed = link_changed,

@@ -91,6 +91,8 @@ struct net_port_ops {
 
 	/* Cards that have filters: fills all of it. */
 	void (*rx_filter)(void *opaque, struct net_rx_filter *out);
+	/* Cards: tells switches, and the guest that it shall tell others, where the card is. */
+	void (*announce)(void *opaque);
 	/* For `info network`: "type=user,net=..."; a line without newline. */
 	void (*describe)(void *opaque, struct strbuf *out);
 	/* Backends: called by net_port_free(). */
@@ -120,6 +122,8 @@ struct net_port *net_port_new(struct net *net, enum net_kind kind, const char *i
 			      void *opaque, struct error *err);
 /* Parts it first. */
 void net_port_free(struct net_port *port);
+/* Sends a broadcast from which switches learn where this address is (announce.c). */
+void net_send_announcement(struct net_port *port, const uint8_t mac[NET_MAC_LEN]);
 /* The backend or hub port of this name, else the card. */
 struct net_port *net_find(struct net *net, const char *id);
 /* Only a card; only a backend or hub port. */

@@ -114,6 +114,7 @@ struct machine {
 	struct machine_drives drives;
 	struct list pci_devices; /* struct pci_unit (pci_devices.h) */
 	struct net *net;
+	struct announcer *announcer;    /* vmm/net_announce.c; NULL until it is asked for */
 	struct nics *nics;              /* nics.c */
 	struct net_port **nic_backends; /* of each -nic */
 	struct display *display;        /* NULL without a display adapter */

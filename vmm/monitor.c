@@ -16,6 +16,7 @@
 #include "vmm/lineedit.h"
 #include "vmm/machine.h"
 #include "vmm/monitor_info.h"
+#include "vmm/net_announce.h"
 #include "vmm/nics.h"
 #include <ctype.h>
 #include <errno.h>
@@ -238,6 +239,23 @@ static void do_set_link(struct call *c)
 		fail(c, &err);
 }
 
+/* announce_self [names separated by commas] */
+static void do_announce_self(struct call *c)
+{
+	enum { MAX_NAMES = 64 };
+	const char *names[MAX_NAMES + 1] = {0};
+	struct announcement how = ANNOUNCEMENT_DEFAULT;
+	struct error err = ERROR_INIT;
+	char *copy = c->args ? xstrdup(c->arg[0]) : NULL, *save = NULL;
+	size_t count = 0;
+	for (char *name = copy ? strtok_r(copy, ",", &save) : NULL; name && count < MAX_NAMES;
+	     name = strtok_r(NULL, ",", &save))
+		names[count++] = name;
+	if (net_announce(c->m, &how, c->args ? names : NULL, &err) < 0)
+		fail(c, &err);
+	free(copy);
+}
+
 static void do_netdev_add(struct call *c)
 {
 	struct error err = ERROR_INIT;
@@ -434,6 +452,8 @@ static void do_mouse_button(struct call *c)
 static void do_help(struct call *c);
 
 static const struct command commands[] = {
+	{"announce_self", NULL, 0, 1, "[cards]", "has network cards tell switches where they are",
+	 do_announce_self},
 	{"block_set_io_throttle", NULL, 7, 7, "device bps bps_rd bps_wr iops iops_rd iops_wr",
 	 "limits a drive's bytes and operations a second (0: unlimited)", do_set_io_throttle},
 	{"boot_set", NULL, 1, 1, "bootdevice", "new boot order, from the next reset on",
@@ -566,7 +586,10 @@ void monitor_run(struct machine *m, unsigned *current_cpu, const char *line, str
 			memmove(c.arg, c.arg + 1, c.args * sizeof(c.arg[0]));
 		}
 		const struct command *cmd = find_command(name);
-		if (!cmd)
+		if (!cmd && (!strcmp(name, "device_add") || !strcmp(name, "device_del")))
+			strbuf_puts(out, "Error: devices cannot come or go while the machine "
+					 "runs; give -device on the command line\n");
+		else if (!cmd)
 			strbuf_printf(out, "unknown command: '%s'\n", name);
 		else if (c.args < cmd->min_args || c.args > cmd->max_args)
 			print_usage(out, cmd);

@@ -20,6 +20,7 @@
 #include "lib/text.h"
 #include "net/netdev.h"
 #include "vmm/machine.h"
+#include "vmm/net_announce.h"
 #include "vmm/net_streams.h"
 #include "vmm/pci_devices.h"
 #include "vmm/properties.h"
@@ -501,13 +502,18 @@ static int add_nic(struct machine *m, const char *text, struct net_port *backend
 	return r;
 }
 
+int nics_netdev_add_opts(struct machine *m, struct opts *opts, struct error *err)
+{
+	return netdev_open(&m->nics->env, "-netdev", opts, err) ? 0 : -err->code;
+}
+
 int nics_netdev_add(struct machine *m, const char *text, struct error *err)
 {
 	struct opts opts;
 	int r = opts_parse(&opts, text, "type", err);
 	if (r < 0)
 		return r;
-	r = netdev_open(&m->nics->env, "-netdev", &opts, err) ? 0 : -err->code;
+	r = nics_netdev_add_opts(m, &opts, err);
 	opts_free(&opts);
 	return r;
 }
@@ -657,6 +663,7 @@ void nics_free(struct machine *m)
 		ne2000_free(entry->card);
 		free(entry);
 	}
+	net_announce_free(m);
 	net_free(m->net);
 	m->net = NULL;
 	while (!list_empty(&n->names)) {

@@ -8,10 +8,12 @@
 #include "lib/bytes.h"
 #include "lib/object.h"
 #include "lib/strbuf.h"
+#include "lib/text.h"
 #include "vmm/commands.h"
 #include "vmm/drive_options.h"
 #include "vmm/machine.h"
 #include "vmm/monitor.h"
+#include "vmm/net_announce.h"
 #include "vmm/nics.h"
 #include "vmm/qmp_internal.h"
 #include "vmm/query.h"
@@ -279,16 +281,75 @@ static const char *drive_argument(struct json_object *args, struct error *err)
 	return id ? id : device;
 }
 
+/* One key for each argument; lists are of strings, or of objects with the member "str", and give one
+ * key for each element. */
+static void arguments_to_opts(struct json_object *args, struct opts *opts)
+{
+	json_object_object_foreach(args, name, value)
+	{
+		size_t count = json_object_is_type(value, json_type_array)
+				       ? json_object_array_length(value)
+				       : 0;
+		for (size_t n = 0; n < count; n++) {
+			struct json_object *item = json_object_array_get_idx(value, n),
+					   *text = NULL;
+			if (!json_object_object_get_ex(item, "str", &text))
+				text = item;
+			opts_set(opts, name, json_object_get_string(text));
+		}
+		if (json_object_is_type(value, json_type_boolean))
+			opts_set(opts, name, json_object_get_boolean(value) ? "on" : "off");
+		else if (!json_object_is_type(value, json_type_array))
+			opts_set(opts, name, json_object_get_string(value));
+	}
+}
+
+static struct json_object *do_netdev_add(struct qmp *q, struct json_object *args, struct error *err)
+{
+	struct opts opts = {0};
+	arguments_to_opts(args, &opts);
+	opts.source = xstrdup(string_argument(args, "id"));
+	nics_netdev_add_opts(q->m, &opts, err);
+	opts_free(&opts);
+	return NULL;
+}
+
+static struct json_object *do_netdev_del(struct qmp *q, struct json_object *args, struct error *err)
+{
+	nics_netdev_del(q->m, string_argument(args, "id"), err);
+	return NULL;
+}
+
+static struct json_object *do_announce_self(struct qmp *q, struct json_object *args,
+					    struct error *err)
+{
+	enum { MAX_NAMES = 64 };
+	struct announcement how = ANNOUNCEMENT_DEFAULT;
+	struct {
+		const char *name;
+		uint64_t *value;
+	} numbers[] = {{"initial", &how.initial},
+		       {"max", &how.max},
+		       {"rounds", &how.rounds},
+		       {"step", &how.step}};
+	struct json_object *list = argument(args, "interfaces");
+	const char *names[MAX_NAMES + 1] = {0};
+	size_t count = list ? json_object_array_length(list) : 0;
+	for (size_t n = 0; n < ARRAY_SIZE(numbers); n++) {
+		int64_t value = int_argument(args, numbers[n].name, (int64_t)*numbers[n].value);
+		/* What is negative is out of bounds as well as what is too large. */
+		*numbers[n].value = (uint64_t)value;
+	}
+	for (size_t n = 0; n < count && n < MAX_NAMES; n++)
+		names[n] = json_object_get_string(json_object_array_get_idx(list, n));
+	net_announce(q->m, &how, list ? names : NULL, err);
+	return NULL;
+}
+
 static struct json_object *do_object_add(struct qmp *q, struct json_object *args, struct error *err)
 {
 	struct opts opts = {0};
-	json_object_object_foreach(args, name, value)
-	{
-		if (json_object_is_type(value, json_type_boolean))
-			opts_set(&opts, name, json_object_get_boolean(value) ? "on" : "off");
-		else
-			opts_set(&opts, name, json_object_get_string(value));
-	}
+	arguments_to_opts(args, &opts);
 	object_add_opts(q->m, &opts, err);
 	opts_free(&opts);
 	return NULL;
@@ -389,6 +450,20 @@ static const struct qmp_command commands[] = {
 	{"set_link",
 	 do_set_link,
 	 {{"name", json_type_string, false}, {"up", json_type_boolean, false}}},
+	{"announce-self",
+	 do_announce_self,
+	 {{"initial", json_type_int, true},
+	  {"max", json_type_int, true},
+	  {"rounds", json_type_int, true},
+	  {"step", json_type_int, true},
+	  {"interfaces", json_type_array, true},
+	  {"id", json_type_string, true}}},
+	{"netdev_add",
+	 do_netdev_add,
+	 {{"type", json_type_string, false},
+	  {"id", json_type_string, false},
+	  {ANY_ARGUMENT, json_type_null, true}}},
+	{"netdev_del", do_netdev_del, {{"id", json_type_string, false}}},
 	{"stop", do_stop, {{0}}},
 	{"cont", do_cont, {{0}}},
 	{"system_reset", do_reset, {{0}}},

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """virtio under a Debian kernel as its properties ask for it, Debian's qemu-ga, and an entropy gathering daemon."""
+import base64
 import json
+import pathlib
 import re
 import socket
 import tempfile
 import threading
+import time
 
 import context
 import debs
@@ -47,8 +50,6 @@ class Agent:
 
     def run(self, path, *args):
         """Runs a program in the guest; (status, output)."""
-        import base64
-        import time
         pid = self.command("guest-exec", **{"path": path, "arg": list(args), "capture-output": True})["return"]["pid"]
         end = time.monotonic() + 120 * context.patience()
         while not (state := self.command("guest-exec-status", pid=pid)["return"])["exited"]:
@@ -96,7 +97,7 @@ def arguments(d):
             "physical_block_size=4096,min_io_size=8192,opt_io_size=65536,discard_granularity=16384,"
             "max-discard-sectors=2048,max-write-zeroes-sectors=1024,num-queues=2,queue-size=64,config-wce=off,"
             "write-cache=off,queue_reset=off,event_idx=off,indirect_desc=off,request-merging=off,werror=report",
-            "-netdev", "user,id=n0", "-device",
+            "-netdev", "user,id=n0", "-object", f"filter-dump,id=f,netdev=n0,file={d}/frames,queue=rx", "-device",
             "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01,speed=2500,duplex=full,host_mtu=1400",
             "-netdev", "user,id=n1", "-device",
             "virtio-net-pci,netdev=n1,mac=52:54:00:00:00:02,csum=off,guest_csum=off,mrg_rxbuf=off,status=off,ctrl_vq=off,"
@@ -137,6 +138,19 @@ def check_networks(m):
     assert status == 0, output
 
 
+def check_announcement(m, d):
+    """announce_self: the card speaks for the guest (RARP), and the guest for itself (a gratuitous ARP)."""
+    assert m.hmp("announce_self") == ""
+    me, ip = bytes.fromhex("525400000001"), socket.inet_aton("10.0.2.15")
+    rarp = b"\xff" * 6 + me + bytes.fromhex("8035 0001 0800 06 04 0003")
+    own = re.compile(re.escape(b"\xff" * 6 + me + bytes.fromhex("0806 0001 0800 06 04")) + b"\0[\1\2]" +
+                     re.escape(me + ip) + b".{6}" + re.escape(ip), re.DOTALL)
+    end = time.monotonic() + 60 * context.patience()
+    while not (rarp in (seen := pathlib.Path(d, "frames").read_bytes()) and own.search(seen)):
+        assert time.monotonic() < end, seen
+        time.sleep(0.05)
+
+
 @cost(40)
 def test_agent_entropy_and_properties():
     files = agent_files()
@@ -152,6 +166,7 @@ def test_agent_entropy_and_properties():
             m.wait_serial("GUEST-READY", timeout=300)
             check_disks(m)
             check_networks(m)
+            check_announcement(m, d)
             status, output = m.run_serial("chmod 755 /bin/qemu-ga /lib/ld-linux.so.2; head -c 600 /dev/hwrng | "
                                           "od -An -v -tx1 | tr -d ' \\n'")
             random = bytes.fromhex(re.search("[0-9a-f]{1200}", output).group(0))

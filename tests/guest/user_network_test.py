@@ -380,6 +380,53 @@ def test_guest_forwards_end_in_character_devices_and_programs():
                 m.quit()
 
 
+def card_on_a_wire(d):
+    return ["-accel", "soft", "-nodefaults", "-vga", "none", "-m", "16", "-netdev",
+            f"dgram,id=w,local.type=unix,local.path={d}/vm,remote.type=unix,remote.path={d}/peer"]
+
+
+@cost(5)
+def test_announce_self_tells_switches_where_the_card_is():
+    rarp = bytes.fromhex("8035 0001 0800 06 04 0003")
+    for card in ("ne2k_pci,romfile=", "ne2k_isa", "virtio-net-pci,romfile="):
+        with tempfile.TemporaryDirectory() as d:
+            peer = Peer(d)
+            args = [*card_on_a_wire(d), "-device", f"{card},netdev=w,id=c,mac=52:54:00:77:00:01"]
+            with vm.Vm(context.minivm(), args, serial=False) as m:
+                assert "no network card" in m.hmp("announce_self nothing")
+                assert m.hmp("announce_self c") == ""
+                # Five rounds of the monitor's, then two of QMP's.
+                frames = (f for f in peer.frames(60) if f[0] == 0x8035)
+                for _ in range(5):
+                    assert next(frames)[1][:22] == b"\xff" * 6 + bytes.fromhex("525400770001") + rarp
+                m.qmp.command("announce-self", initial=1, max=1, step=1, rounds=2)
+                assert [next(frames)[0] for _ in range(2)] == [0x8035] * 2
+                m.quit()
+            peer.close()
+
+
+def test_backends_come_and_go_while_the_machine_runs():
+    """With a card that has lost its backend, over QMP as well as in the monitor."""
+    with vm.Vm(context.minivm(), ["-accel", "soft", "-nodefaults", "-m", "16", "-netdev", "user,id=a", "-device",
+                                  "virtio-net-pci,netdev=a,id=a"], serial=False) as m:
+        forwards = [{"str": "tcp:127.0.0.1:0-:22"}, {"str": "udp:127.0.0.1:0-:53"}]
+        arguments = {"type": "user", "id": "b", "restrict": True, "hostfwd": forwards}
+        assert m.qmp.raw({"execute": "netdev_add", "arguments": arguments}) == {"return": {}}
+        assert "already" in m.qmp.raw({"execute": "netdev_add", "arguments": arguments})["error"]["desc"]
+        info = m.hmp("info usernet")
+        assert re.search(r"TCP\[HOST_FORWARD\] +\d+ +127.0.0.1 +[1-9]\d* ", info) and "UDP[HOST_FORWARD]" in info, info
+        assert "b: index=0,type=user,net=10.0.2.0,restrict=on" in m.hmp("info network")
+        assert m.hmp("set_link a off") == ""
+        assert m.hmp("info network").count("link down") == 2
+        m.qmp.command("netdev_del", id="a")
+        assert m.hmp("netdev_del b") == ""
+        assert re.fullmatch(r"a: index=0,type=nic,\S+ \(link down\)", m.hmp("info network").strip()), m.hmp("info network")
+        assert "not found" in m.hmp("netdev_del a")
+        for command in ("device_add virtio-rng-pci", "device_del a"):
+            assert "cannot come or go" in m.hmp(command)
+        m.quit()
+
+
 def test_tftp_serves_its_folder_and_nothing_outside():
     with tempfile.TemporaryDirectory() as d:
         os.mkdir(f"{d}/pub")
