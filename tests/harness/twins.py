@@ -50,7 +50,7 @@ class Twins:
         assert m.returncode == code, f"minivm-img {args}: exit {m.returncode}, not {code}: {m.stdout}{m.stderr}"
         if not output:
             return
-        if "json" in args and "map" not in args:
+        if "=json" in args and "map" not in args:
             a, b = json.loads(q.stdout), json.loads(m.stdout)
             for x in (a, b) if isinstance(a, dict) else (*a, *b):
                 x.pop("actual-size", None)
