@@ -113,15 +113,21 @@ def running(command, **options):
                 pipe.close()
 
 
-@contextlib.contextmanager
-def namespace():
-    """A network namespace of our own with a bridge br0; yields the words to put before a command that shall run in it."""
-    for program in ("unshare", "nsenter", "ip"):
-        context.requires(program)
+def require_tun():
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR))
     except OSError as e:
         raise context.Skip(f"cannot open /dev/net/tun: {e.strerror}")
+
+
+@contextlib.contextmanager
+def namespace(taps=True):
+    """A network namespace of our own with a bridge br0; yields the words to put before a command that shall run in it.
+    Skip without /dev/net/tun, unless taps is False."""
+    for program in ("unshare", "nsenter", "ip"):
+        context.requires(program)
+    if taps:
+        require_tun()
     with running(["unshare", "-Urn", "sh", "-c", "echo ready; exec sleep 100000"], stdout=subprocess.PIPE,
                  stderr=subprocess.PIPE, text=True) as holder:
         if holder.stdout.readline().strip() != "ready":
@@ -157,7 +163,9 @@ def dnsmasq(enter, folder, *options):
 
 @contextlib.contextmanager
 def vde_switch(folder, prefix=(), *options):
-    """A switch of its own; yields where it listens. Skip without the program."""
+    """A switch of its own; yields where it listens. Skip without the program or the library."""
+    if "libvdeplug" not in built_with():
+        raise context.Skip("this build has no libvdeplug")
     context.requires("vde_switch")
     sock = os.path.join(folder, "vde")
     with running([*prefix, "vde_switch", "-s", sock, *options], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as switch:
