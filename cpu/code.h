@@ -76,8 +76,8 @@ struct code_cache {
 	struct code_block *block[BLOCK_HASH];
 	struct code_page *page[PAGE_HASH];
 
-	/* By host page number: set before code of the page is read, so that writes from outside to all
-	 * others need not be looked at. Pages share entries. */
+	/* By host page number: set before code of the page is read, so that writes from outside to
+	 * all others need not be looked at. Pages share entries. */
 	uint8_t decoded[PAGE_FILTER];
 	/* RAM written from outside and not yet looked at. */
 	pthread_mutex_t lock;

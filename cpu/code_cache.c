@@ -343,7 +343,8 @@ static struct code_block *block_insert(struct code_cache *cc, const struct code_
 	return b;
 }
 
-/* Room for any block and its pages. Before a block's bytes are read: a flush forgets which pages were. */
+/* Room for any block and its pages. Before a block's bytes are read: a flush forgets which pages
+ * were. */
 static void make_room(struct code_cache *cc)
 {
 	enum { ROUNDING = 64 };

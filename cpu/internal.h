@@ -2,10 +2,10 @@
 /*
  * The inside of the software CPU, shared by the files of cpu/ alone.
  *
- * Guest code is decoded into blocks (a straight run of instructions on one page, ended by the first
- * control transfer or by an instruction that changes how the following bytes decode). A block is a
- * vector of `struct insn`, each holding the function that executes it; the run loop (run.c) calls
- * one after the other.
+ * Guest code is decoded into blocks (a straight run of instructions that begin on one page, ended
+ * by the first control transfer or by an instruction that changes how the following bytes decode).
+ * A block is a vector of `struct insn`, each holding the function that executes it; the run loop
+ * (run.c) calls one after the other.
  *
  * Exceptions: any function may raise one with cpu_raise*(), which does not return: it longjmps to
  * the run loop, which delivers it with EIP of the instruction that was executing. So an instruction
@@ -215,15 +215,15 @@ struct soft_cpu {
 
 	/* The translator (jit.h). */
 	struct jit_cpu {
-		uint8_t *tables[2]; /* flat address tables, supervisor and user; NULL: interpret */
-		uint8_t *current;   /* of the current privilege, or one without entries (R13) */
-		int64_t count;      /* R11 at the last callout */
-		uint64_t origin;    /* instructions = origin + count */
-		uint32_t flags;     /* AH as LAHF stores it in bits 8..15, OF in bit 0 */
-		uint32_t arg;       /* R8D at the last callout */
-		uint32_t scratch;
-		int64_t limit[6][2];    /* minus the end of the segment window, by write */
-		uint16_t mode;          /* number of the current struct jit_mode; 0: to be found */
+		uint8_t *tables[2];  /* flat address tables, supervisor and user; NULL: interpret */
+		uint8_t *current;    /* those of the current privilege: R13 */
+		int64_t count;       /* R11 at the last callout */
+		uint64_t origin;     /* instructions = origin + count */
+		uint32_t flags;      /* AH as LAHF stores it in bits 8..15, OF in bit 0 */
+		uint32_t arg;        /* R8D at the last callout */
+		uint32_t scratch;    /* a value to be pushed: jit_push_scratch() */
+		int64_t limit[6][2]; /* minus the end of the segment window, by write */
+		uint16_t mode;       /* number of the current struct jit_mode; 0: to be found */
 		uint16_t last_mode[2];  /* the one before, by CPL 3: probably it again */
 		uint8_t flat;           /* bit for each flat segment */
 		uint8_t fpu;            /* enum jit_fpu_place */
@@ -249,7 +249,23 @@ struct soft_cpu {
 	unsigned breakpoints;
 };
 
-/* ---- fault.c / run.c: raising exceptions (SDM vol. 3A, 6.15) ---- */
+/* Registers by width. 8-bit numbers 4..7 are AH CH DH BH. */
+static inline uint8_t *reg8(struct soft_cpu *c, unsigned n)
+{
+	return (uint8_t *)&c->gpr[n & 3] + (n >> 2 & 1);
+}
+static inline uint16_t *reg16(struct soft_cpu *c, unsigned n)
+{
+	return (uint16_t *)&c->gpr[n];
+}
+
+/* ---- soft_cpu.c ---- */
+/* RESET; `bsp`: this CPU boots, the others wait for SIPI. */
+void cpu_reset_state(struct soft_cpu *c, bool bsp);
+/* soft_cpu_set_state(), with the messages that wait kept. */
+void cpu_load_state(struct soft_cpu *c, const struct cpu_state *s);
+
+/* ---- run.c: raising exceptions (SDM vol. 3A, 6.15) ---- */
 _Noreturn void cpu_raise(struct soft_cpu *c,
 			 unsigned vector); /* without error code: #UD, #NM, ... */
 _Noreturn void cpu_raise_error(struct soft_cpu *c, unsigned vector,
@@ -281,7 +297,9 @@ void flags_set_all(struct soft_cpu *c, uint32_t value);
  */
 
 /* ---- mmu.c ---- */
-void tlb_flush_all(struct soft_cpu *c); /* global pages too */
+/* Drops translations of addresses, those of the translator too, and ends the block: all of them,
+ * those of pages that are not global, those of one page (of 4 KiB, or the large one it is in). */
+void tlb_flush_all(struct soft_cpu *c);
 void tlb_flush_non_global(struct soft_cpu *c);
 void tlb_flush_page(struct soft_cpu *c, uint32_t linear);
 /* CR3 load with PAE: reads and checks the four PDPTEs; raises #GP(0) for reserved bits. */
@@ -308,18 +326,6 @@ void debug_changed(struct soft_cpu *c);
 /* Call for each port access (of each iteration of INS/OUTS): notes an I/O breakpoint, which traps
  * after the instruction. */
 void debug_io_access(struct soft_cpu *c, uint16_t port, unsigned size);
-/* Registers by width. 8-bit numbers 4..7 are AH CH DH BH. */
-static inline uint8_t *reg8(struct soft_cpu *c, unsigned n)
-{
-	return (uint8_t *)&c->gpr[n & 3] + (n >> 2 & 1);
-}
-static inline uint16_t *reg16(struct soft_cpu *c, unsigned n)
-{
-	return (uint16_t *)&c->gpr[n];
-}
-void cpu_reset_state(struct soft_cpu *c, bool bsp);
-/* soft_cpu_set_state(), with the messages that wait kept. */
-void cpu_load_state(struct soft_cpu *c, const struct cpu_state *s);
 
 /* ---- seg.c: loading segment registers, descriptors (SDM vol. 3A, chapter 5) ---- */
 /* MOV/POP to a data segment or stack register with all checks of the current mode. */
@@ -347,16 +353,18 @@ void task_switch(struct soft_cpu *c, uint16_t selector, enum task_switch_cause c
 		 uint32_t return_eip, bool has_error, uint32_t error);
 
 /* ---- msr.c, cpuid.c ---- */
+/* The time-stamp counter, which follows the virtual clock. */
 uint64_t cpu_tsc(const struct soft_cpu *c);
 
 /* ---- x87.c, mmx.c, sse*.c ---- */
 /* The function for an x87 escape (opcode D8..DF, modrm set), or NULL for #UD. */
 op_fn x87_lookup(const struct insn *i);
-/* The function for an MMX/SSE/SSE2 opcode (0x1NN, prefixes set), or NULL when it is not one of them
- * (then #UD). */
+/* The function for an MMX or SSE opcode (0x1NN to 0x3NN, prefixes set), or NULL when it is not one
+ * of them (then #UD). */
 op_fn simd_lookup(const struct insn *i);
 /* True if that opcode is followed by an imm8 after ModRM. */
 bool simd_has_imm8(uint16_t opcode);
+/* fpu.c: the state after RESET; from and to the image of FXSAVE (SDM vol. 1, table 10-2). */
 void fpu_reset(struct fpu *f);
 void fpu_load_fxsave(struct fpu *f, const uint8_t image[512]);
 void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
@@ -380,8 +388,8 @@ void fpu_store_fxsave(const struct fpu *f, uint8_t image[512]);
 	X(op_out_imm_eax) X(op_in_al_dx) X(op_in_eax_dx) X(op_out_dx_al)                     \
 	X(op_out_dx_eax) X(op_insb) X(op_ins) X(op_outsb) X(op_outs) X(op_rsm) X(op_pause)
 /* clang-format on */
-/* sse.c: 0F AE (FXSAVE FXRSTOR LDMXCSR STMXCSR CLFLUSH LFENCE MFENCE SFENCE) goes through
- * simd_lookup(); x87: FWAIT */
+/* fpu.c. 0F AE (FXSAVE FXRSTOR LDMXCSR STMXCSR CLFLUSH LFENCE MFENCE SFENCE) goes through
+ * simd_lookup(). */
 #define FPU_OPS(X)       X(op_fwait)
 #define DECLARE_OP(name) void name(struct soft_cpu *c, const struct insn *i);
 SYSTEM_OPS(DECLARE_OP)

@@ -11,20 +11,26 @@
  *                             NOT, the BMI2 shifts, JRCXZ
  *   RCX R8 R9                 scratch
  *   R11                       instructions executed, minus the number at which to leave: negative
- *   R12                       JIT_SHIFT
+ *   R12                       JIT_SHIFT, or the base of the window in code that goes through it
  *   R13                       the address tables of the current privilege (jit_tables.c)
  *   R14                       struct soft_cpu
  *   RSP                       the host's stack, aligned to 16
  *   x87, XMM, MXCSR           the guest's while soft_cpu.jit.fpu is JIT_FPU_LIVE
  *
- * A memory operand goes through a flat table with an 8-byte entry for each page: host address minus
- * linear address, or 0 if a closer look is needed. The index of an access of 2^n bytes is the linear
- * address rotated right by n and then shifted down to the page number, so that misaligned addresses
- * lie in a part of the table which is never filled, and one test settles both questions. An entry of
- * 0 leads to a stub outside the straight line: it looks whether a misaligned access lies in pages
- * next to each other in host memory, and otherwise has the interpreter execute the whole
- * instruction, faults included. So an exception needs no table to restore state from: at the moment
- * it is raised the guest's state is the interpreter's.
+ * A memory operand is reached in one of two ways. In code that runs long without a change of
+ * address space it is an address in the window, where the guest's pages lie as the guest has them;
+ * what faults there, a signal handler settles (jit_window.c).
+ *
+ * Other code goes through a flat table with an 8-byte entry for each page: host address minus
+ * linear address, or 0 if a closer look is needed. The index of an access of 2^n bytes is the
+ * linear address rotated right by n and then shifted down to the page number, so that misaligned
+ * addresses lie in a part of the table which is never filled, and one test settles both questions.
+ * An entry of 0 leads to a stub outside the straight line: it looks whether a misaligned access
+ * lies in pages next to each other in host memory, or a store beside the code of its page, and
+ * otherwise has the interpreter execute the whole instruction, faults included.
+ *
+ * Either way an exception needs no table to restore state from: at the moment it is raised the
+ * guest's state is the interpreter's.
  *
  * Whatever leaves the straight line calls one thunk (jit_thunk.c) with a struct jit_site behind the
  * call; the thunk saves the guest's registers and calls jit_callout(), which says where to go on.
@@ -38,6 +44,7 @@
 
 #include "cpu/code.h"
 #include "cpu/jit_emit.h"
+#include <stddef.h>
 #include <stdio.h>
 
 /* R12: as a 32-bit shift count it is 10, which takes a linear address rotated by 2 to its page
@@ -54,8 +61,8 @@ enum jit_table_layout {
 	/* The jump cache, indexed by the low 16 bits of EIP: minus (EIP + mode), and code. */
 	JIT_JUMP_TAG = JIT_EXEC + (1 << 20) * JIT_ENTRY,
 	JIT_JUMP_CODE = JIT_JUMP_TAG + (1 << 16) * JIT_ENTRY,
-	/* For pages with code, by page number: address of code_page.granules, and what JIT_WRITE has for
-	 * others. */
+	/* For pages with code, by page number: address of code_page.granules, and what JIT_WRITE
+	 * has for others. */
 	JIT_CODE = JIT_JUMP_CODE + (1 << 16) * JIT_ENTRY,
 	JIT_TABLES_SIZE = JIT_CODE + (1 << 20) * 2 * JIT_ENTRY,
 };
@@ -196,11 +203,33 @@ void jit_flush_pending(struct jit *j, bool last);
 void jit_call_site(struct jit *j, struct emitter *e, enum jit_site_kind kind, unsigned index,
 		   uint32_t eip, const uint8_t *resume);
 
-/* Where a guest register lives. */
+/* Where a guest register lives (jit_thunk.c). */
 extern const int8_t jit_host_reg[8];
 static inline int jit_reg(unsigned guest)
 {
 	return jit_host_reg[guest];
+}
+/* Displacement of a field of soft_cpu from R14. */
+#define JIT_CPU(field) ((int32_t)offsetof(struct soft_cpu, field))
+/* Bytes of an operand that is a word or a dword. */
+static inline unsigned jit_opsize(const struct insn *i)
+{
+	return i->opsize32 ? 4 : 2;
+}
+
+/*
+ * soft_cpu.jit.flags is EAX as SETO AL and LAHF leave it: OF in bit 0, SF ZF AF PF CF in AH. These
+ * take it to the places of EFLAGS and back.
+ */
+enum { JIT_SAVED_OF = 1, JIT_SAVED_LOW_SHIFT = 8, JIT_OF_SHIFT = 11 };
+static inline uint32_t jit_flags_to_guest(uint32_t saved)
+{
+	return ((saved >> JIT_SAVED_LOW_SHIFT & 0xFF) | (saved & JIT_SAVED_OF) << JIT_OF_SHIFT) &
+	       FL_ARITH;
+}
+static inline uint32_t jit_flags_from_guest(uint32_t flags)
+{
+	return (flags & 0xFF) << JIT_SAVED_LOW_SHIFT | (flags >> JIT_OF_SHIFT & JIT_SAVED_OF);
 }
 
 /* ---- The instructions: true if translated, false if it shall be interpreted ---- */
@@ -248,16 +277,17 @@ void jit_fpu_fxrstor(struct soft_cpu *c, const uint8_t image[512]);
 void jit_fpu_note(struct soft_cpu *c, const struct jit_site *site);
 
 /* ---- jit_window.c: guest memory behind the host's own MMU ---- */
-/* Makes the CPU's window, if the host and the memory allow it. */
+/* Makes the CPU's windows, if the host and the memory allow it. */
 void jit_window_new(struct soft_cpu *c);
 void jit_window_free(struct soft_cpu *c);
-/* Whether user code is to go through the window now; looked at between stretches. */
+/* Between stretches: decides whether code of the current privilege goes through its window from now
+ * on. */
 bool jit_window_wanted(struct soft_cpu *c);
-/* Whether it goes through it. */
+/* Whether it does. */
 bool jit_window_on(const struct soft_cpu *c);
-/* Base of the window, for R12. */
+/* Base of the window of the current privilege, for R12. */
 uint64_t jit_window_base(const struct soft_cpu *c);
-/* Translations of user pages go away: all of them, one page, or the right to write to a host page. */
+/* The guest's translations of addresses go away: all of both privileges, or of one page. */
 void jit_window_clear(struct soft_cpu *c);
 void jit_window_clear_page(struct soft_cpu *c, uint32_t linear, bool user);
 /* Around translated code: faults in the window on this thread are this CPU's. */
@@ -269,9 +299,11 @@ struct jit_thunks {
 	void (*enter)(struct soft_cpu *c, const uint8_t *entry);
 	const uint8_t *callout; /* called with a struct jit_site behind the call */
 	/* By log2 of the size (1, 2, 4, 8, 16) and write: called with a linear address in R8D that
-	 * the tables did not settle: misaligned, or on a page with code. RCX becomes the delta, or 0. */
+	 * the tables did not settle: misaligned, or on a page with code. RCX becomes the delta, or
+	 * 0. */
 	const uint8_t *closer_look[5][2];
 };
+/* Writes them all at the start of code memory. */
 void jit_emit_thunks(struct emitter *e, struct jit_thunks *t);
 
 /* ---- jit_cache.c: code memory, links, lookup ---- */
@@ -302,31 +334,34 @@ void jit_cache_free(struct jit_cache *jc);
 void jit_cache_flush(struct code_cache *cc);
 /* The block goes away: its translations too. */
 void jit_block_dropped(struct code_cache *cc, struct code_block *b);
-/* Makes exit `n` of `from` lead straight to `to`. */
+/* Makes exit `n` of `from` lead straight to `to`, if it does not lead anywhere yet and both are for
+ * one mode. */
 void jit_link(struct jit_cache *jc, struct jit_code *from, unsigned n, struct jit_code *to);
-/* The number of the CPU's mode; 0: cannot be translated for. */
+/* The number of the CPU's mode; 0: there are too many, nothing is translated for it. */
 uint16_t jit_mode_now(struct soft_cpu *c);
 /* Makes `to` what the computed jump of `from` expects, if that has no prediction yet. */
 void jit_predict(struct jit_cache *jc, struct jit_code *from, struct jit_code *to);
 /* c->window[sreg] is new. */
 void jit_segment_changed(struct soft_cpu *c, unsigned sreg);
-/* Runs translated code at next_eip, and what follows, until something needs the run loop. Returns
- * false if `b` is not translated (yet). */
+/* Runs translated code of `b`, the block at next_eip, and what follows, until something needs the
+ * run loop. Returns false if `b` is not translated (yet) and the interpreter must run it. */
 bool jit_run(struct soft_cpu *c, struct code_block *b);
-/* Translates the block for the CPU's EIP and mode. NULL if code memory is full. */
+/* Translates the block for the CPU's EIP and mode. NULL if code memory is full (code_flush() makes
+ * room), or if the block cannot be translated: its `runs` is BLOCK_NEVER then. */
 struct jit_code *jit_translate_block(struct soft_cpu *c, struct code_block *b, uint16_t mode);
 /* What the thunk calls: where to go on, or NULL to return from jit_run(). */
 const uint8_t *jit_callout(struct soft_cpu *c, const struct jit_site *site);
 
-/* Gives the CPU its tables, and the cache that it shares code memory; if the host cannot do that, the
- * CPU is left to the interpreter and the error says why. */
+/* Gives the CPU its tables, and the cache that it shares code memory. If the host cannot do that,
+ * the CPU is left to the interpreter: a negative errno, and the error says why. */
 int jit_attach(struct soft_cpu *c, struct error *err);
 
 /* ---- jit_verify.c: lock-step mode ---- */
+/* 0, or -ENOMEM. */
 int jit_verify_new(struct soft_cpu *c, struct error *err);
 void jit_verify_free(struct soft_cpu *c);
-/* Translated code is about to run at `where`, from instruction `index` of `code` on, with the guest's
- * registers in c->gpr and its flags in c->jit.flags. */
+/* Translated code is about to run at `where`, from instruction `index` of `code` on, with the
+ * guest's registers in c->gpr and its flags in c->jit.flags. */
 void jit_verify_begin(struct soft_cpu *c, const struct jit_code *code, unsigned index, uint32_t eip,
 		      const uint8_t *where);
 /* A callout came. NULL: go on with it; else this is where to go on at once, to try the piece again.
@@ -336,10 +371,9 @@ const uint8_t *jit_verify_end(struct soft_cpu *c, const struct jit_site *site);
 void jit_rehearse_load(struct soft_cpu *c, const struct access_piece *p, uint8_t *buf);
 void jit_rehearse_store(struct soft_cpu *c, const struct access_piece *p, const uint8_t *buf);
 _Noreturn void jit_rehearse_device(struct soft_cpu *c);
-/* Whether the instruction may look at the x87, MMX or SSE state (jit_run.c). */
-bool jit_uses_fpu(const struct insn *i);
 
 /* ---- jit_report.c ---- */
+/* Opens /tmp/perf-PID.map for jit_report_code(); 0, or a negative errno. */
 int jit_perf_map_open(struct jit_cache *jc, struct error *err);
 /* A block was translated: what was written between the given places and the emitters' ends. For
  * -d out_asm and perf. */
@@ -347,7 +381,9 @@ void jit_report_code(struct soft_cpu *c, const struct jit_code *code, const stru
 		     const uint8_t *hot_from, const struct emitter *cold, const uint8_t *cold_from);
 
 /* ---- jit_tables.c: the address tables; all do nothing for a CPU without them ---- */
+/* 0, or a negative errno; what there is then, jit_tables_free() frees. */
 int jit_tables_new(struct soft_cpu *c, struct error *err);
+/* The windows too. */
 void jit_tables_free(struct soft_cpu *c);
 /* A translation that the fast path of the interpreter may use too; `flags` of the TLB entry. */
 void jit_tables_fill(struct soft_cpu *c, uint32_t linear, enum mem_type type, bool user,

@@ -6,8 +6,8 @@
  * lines grow from its start, the stubs from a point within; when either part is full, everything is
  * forgotten together with the decoded blocks (code_flush()), which is rare and simple. A block that
  * is dropped takes its translations along: the jumps that lead to them go back to their stubs, and
- * the jump caches forget them. Their bytes stay as they are until the next flush, so the one that is
- * running may return.
+ * the jump caches forget them. Their bytes stay as they are until the next flush, so the one that
+ * is running may return.
  */
 #include "core/memory.h"
 #include "cpu/jit.h"
@@ -101,7 +101,7 @@ int jit_attach(struct soft_cpu *c, struct error *err)
 		cc->jit = jit_cache_new(c->config.code_size ? c->config.code_size : SOFT_CODE_SIZE,
 					err);
 	if (!cc->jit)
-		return -1;
+		return -ENOTSUP;
 	int r = jit_tables_new(c, err);
 	if (r == 0 && c->config.perf_map && !cc->jit->perf_map)
 		r = jit_perf_map_open(cc->jit, err);
@@ -265,7 +265,7 @@ uint16_t jit_mode_now(struct soft_cpu *c)
 static void emit_page_check(struct jit *j, uint32_t linear, const uint8_t *host,
 			    const uint8_t *remapped)
 {
-	enum { OP_LOAD = 0x8B, PAGE_SHIFT = 12 };
+	enum { PAGE_SHIFT = 12 };
 	struct emitter *e = &j->hot;
 	uint32_t page = linear & PAGE_ADDR;
 	uintptr_t delta = ((uintptr_t)host & ~(uintptr_t)PAGE_OFFSET) - page;

@@ -3,8 +3,8 @@
  * What instructions do to the arithmetic flags (SDM vol. 1, appendix A; the instructions' pages in
  * vol. 2), for the lock-step mode: which flags each reads, defines and leaves undefined. Of shifts
  * that depends on the count, of repeated string instructions on ECX. And which instructions the
- * lock-step mode cannot take back: those that change segments, modes or the interrupt flag, or reach
- * devices.
+ * lock-step mode cannot take back: those that change segments, modes or the interrupt flag, or
+ * reach devices.
  */
 #include "cpu/jit_effect.h"
 #include "cpu/ops.h"
@@ -235,4 +235,15 @@ struct jit_effect jit_effect_of(const struct soft_cpu *c, const struct insn *i)
 	case THREE_BYTE_3A + 0x60 ... THREE_BYTE_3A + 0x63: return all;
 	default: return none;
 	}
+}
+
+bool jit_effect_on_fpu(const struct insn *i)
+{
+	unsigned op = i->opcode;
+
+	if (op < 0x100)
+		return (op >= 0xD8 && op <= 0xDF) || op == 0x9B;
+	return !((op >= 0x140 && op <= 0x14F) || (op >= 0x180 && op <= 0x1AD) ||
+		 (op >= 0x1AF && op <= 0x1C1) || op >= 0x1C7) ||
+	       op >= 0x1D0;
 }

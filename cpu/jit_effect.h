@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an instruction does to flags, as the lock-step mode has to know (jit_verify.c). */
+/* What an instruction does, as the lock-step mode has to know (jit_verify.c). */
 #ifndef CPU_JIT_EFFECT_H
 #define CPU_JIT_EFFECT_H
 
@@ -15,5 +15,8 @@ struct jit_effect {
 
 /* Of the instruction, executed with the registers as they are. */
 struct jit_effect jit_effect_of(const struct soft_cpu *c, const struct insn *i);
+
+/* Whether the instruction may look at the x87, MMX or SSE state. */
+bool jit_effect_on_fpu(const struct insn *i);
 
 #endif

@@ -81,6 +81,14 @@ enum {
 	EMIT_LOCK = 1 << 15,
 };
 
+/* Opcodes that are needed all over. */
+enum {
+	OP_STORE = 0x89, /* MOV r/m, reg */
+	OP_LOAD = 0x8B,  /* MOV reg, r/m */
+	OP_MOVZX8 = 0xB6 | EMIT_0F,
+	OP_MOVZX16 = 0xB7 | EMIT_0F,
+};
+
 static inline void emit_opcode(struct emitter *e, unsigned op, int reg, int index, int base)
 {
 	unsigned rex = (op & EMIT_W ? 8 : 0) | (reg > 7 ? 4 : 0) | (index > 7 ? 2 : 0) |

@@ -8,14 +8,7 @@
 #include "cpu/jit.h"
 #include <stddef.h>
 
-enum { OP_LOAD = 0x8B, OP_STORE = 0x89, OP_MOVZX16 = 0xB7 | EMIT_0F, OP_LEA = 0x8D };
-
-#define CPU(field) ((int32_t)offsetof(struct soft_cpu, field))
-
-static unsigned opsize(const struct insn *i)
-{
-	return i->opsize32 ? 4 : 2;
-}
+enum { OP_LEA = 0x8D };
 
 static uint32_t next_eip(const struct jit *j)
 {
@@ -56,8 +49,8 @@ void jit_exit_to(struct jit *j, unsigned link, uint32_t target)
 }
 
 /*
- * Goes to the address in R8D. `predict`: the first target is kept in the code, as link 0, because it
- * is likely to be the only one (returns, calls through pointers).
+ * Goes to the address in R8D. `predict`: the first target is kept in the code, as link 0, because
+ * it is likely to be the only one (returns, calls through pointers).
  */
 static void exit_computed(struct jit *j, bool predict)
 {
@@ -109,7 +102,7 @@ static void add_sp(struct jit *j, int n)
 
 static bool push_reg(struct jit *j, const struct insn *i)
 {
-	unsigned size = opsize(i);
+	unsigned size = jit_opsize(i);
 	struct jit_place at = stack_operand(j, -(int)size, size, MEM_WRITE);
 
 	jit_op(j, OP_STORE | (size == 2 ? EMIT_66 : 0), jit_reg(i->opcode & 7), at);
@@ -128,7 +121,7 @@ static void push_imm(struct jit *j, uint32_t v, unsigned size)
 
 static bool pop_reg(struct jit *j, const struct insn *i)
 {
-	unsigned size = opsize(i);
+	unsigned size = jit_opsize(i);
 	int to = jit_reg(i->opcode & 7);
 
 	if (to == R15 && size == 2)
@@ -143,7 +136,7 @@ void jit_push_scratch(struct jit *j, unsigned size)
 {
 	struct jit_place to = stack_operand(j, -(int)size, size, MEM_WRITE);
 
-	emit_rm(&j->hot, OP_LOAD, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(&j->hot, OP_LOAD, R9, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 	jit_op(j, OP_STORE | (size == 2 ? EMIT_66 : 0), R9, to);
 	add_sp(j, -(int)size);
 }
@@ -154,7 +147,7 @@ static bool push_rm(struct jit *j, const struct insn *i)
 	if (!i->is_mem || !i->opsize32)
 		return false;
 	jit_op(j, OP_LOAD, R9, jit_place(j, 4, MEM_READ, false));
-	emit_rm(&j->hot, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(&j->hot, OP_STORE, R9, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 	jit_push_scratch(j, 4);
 	return true;
 }
@@ -221,14 +214,14 @@ static bool call_relative(struct jit *j, const struct insn *i)
 
 	if (!relative_target(j, &target))
 		return false;
-	push_imm(j, next_eip(j), opsize(i));
+	push_imm(j, next_eip(j), jit_opsize(i));
 	jit_exit_to(j, 0, target);
 	return true;
 }
 
 static bool ret(struct jit *j, const struct insn *i)
 {
-	unsigned size = opsize(i);
+	unsigned size = jit_opsize(i);
 
 	if (!targets_fit(j, size))
 		return false;
@@ -242,7 +235,7 @@ static bool ret(struct jit *j, const struct insn *i)
 static bool transfer_rm(struct jit *j, const struct insn *i, bool call)
 {
 	struct emitter *e = &j->hot;
-	unsigned size = opsize(i);
+	unsigned size = jit_opsize(i);
 	unsigned load = size == 2 ? OP_MOVZX16 : OP_LOAD;
 
 	if (!targets_fit(j, size) || (call && !i->is_mem && i->rm == R_ESP))
@@ -250,14 +243,14 @@ static bool transfer_rm(struct jit *j, const struct insn *i, bool call)
 	if (i->is_mem) {
 		jit_op(j, load, R8, jit_place(j, size, MEM_READ, false));
 		if (call)
-			emit_rm(e, OP_STORE, R8, R14, HOST_NONE, 0, CPU(jit.scratch));
+			emit_rm(e, OP_STORE, R8, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 	}
 	if (call)
 		push_imm(j, next_eip(j), size);
 	if (!i->is_mem)
 		emit_rr(e, load, R8, jit_reg(i->rm));
 	else if (call)
-		emit_rm(e, OP_LOAD, R8, R14, HOST_NONE, 0, CPU(jit.scratch));
+		emit_rm(e, OP_LOAD, R8, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 	exit_computed(j, call);
 	return true;
 }
@@ -268,7 +261,7 @@ bool jit_flow_insn(struct jit *j, const struct insn *i)
 	case 0x50 ... 0x57: return push_reg(j, i);
 	case 0x58 ... 0x5F: return pop_reg(j, i);
 	case 0x68:
-	case 0x6A: push_imm(j, i->imm, opsize(i)); return true;
+	case 0x6A: push_imm(j, i->imm, jit_opsize(i)); return true;
 	case 0x70 ... 0x7F:
 	case 0x180 ... 0x18F: return jump_conditional(j, i);
 	case 0xC2:

@@ -15,10 +15,7 @@
 #include "cpu/fpu.h"
 #include <stddef.h>
 
-#define CPU(field) ((int32_t)offsetof(struct soft_cpu, field))
-
 enum {
-	OP_LOAD = 0x8B,
 	OP_MOV_IMM8 = 0xC6,
 	OP_MOV_IMM32 = 0xC7,
 	OP_CMP_IMM8 = 0x80,
@@ -34,9 +31,9 @@ enum {
 
 static void emit_place(struct emitter *e, enum jit_fpu_place place)
 {
-	emit_rm(e, OP_MOV_IMM8, 0, R14, HOST_NONE, 0, CPU(jit.fpu));
+	emit_rm(e, OP_MOV_IMM8, 0, R14, HOST_NONE, 0, JIT_CPU(jit.fpu));
 	emit8(e, place);
-	emit_rm(e, OP_MOV_IMM32, 0, R14, HOST_NONE, 0, CPU(jit.fpu_absent));
+	emit_rm(e, OP_MOV_IMM32, 0, R14, HOST_NONE, 0, JIT_CPU(jit.fpu_absent));
 	emit32(e, place != JIT_FPU_LIVE);
 }
 
@@ -46,13 +43,13 @@ void jit_emit_fpu_save(struct emitter *e)
 {
 	enum { BELOW_STACK = -8 };
 
-	emit_rm(e, OP_FX | EMIT_W, DIGIT_FXSAVE, R14, HOST_NONE, 0, CPU(jit.fx));
-	emit_rm(e, OP_CMP_IMM32, DIGIT_CMP, R14, HOST_NONE, 0, CPU(jit.fx) + FX_CW);
+	emit_rm(e, OP_FX | EMIT_W, DIGIT_FXSAVE, R14, HOST_NONE, 0, JIT_CPU(jit.fx));
+	emit_rm(e, OP_CMP_IMM32, DIGIT_CMP, R14, HOST_NONE, 0, JIT_CPU(jit.fx) + FX_CW);
 	emit32(e, CW_INIT); /* and the status word behind it is 0 */
 	emit8(e, OP_JNE);
 	uint8_t *used = e->at;
 	emit8(e, 0);
-	emit_rm(e, OP_CMP_IMM8, DIGIT_CMP, R14, HOST_NONE, 0, CPU(jit.fx) + FX_TAGS);
+	emit_rm(e, OP_CMP_IMM8, DIGIT_CMP, R14, HOST_NONE, 0, JIT_CPU(jit.fx) + FX_TAGS);
 	emit8(e, 0);
 	emit8(e, OP_JE);
 	uint8_t *unused = e->at;
@@ -69,9 +66,9 @@ void jit_emit_fpu_save(struct emitter *e)
 
 void jit_emit_fpu_load(struct emitter *e)
 {
-	emit_rm(e, OP_FX | EMIT_W, DIGIT_FXRSTOR, R14, HOST_NONE, 0, CPU(jit.fx));
+	emit_rm(e, OP_FX | EMIT_W, DIGIT_FXRSTOR, R14, HOST_NONE, 0, JIT_CPU(jit.fx));
 	emit_place(e, JIT_FPU_LIVE);
-	emit_rm(e, OP_MOV_IMM8, 0, R14, HOST_NONE, 0, CPU(jit.fpu_load));
+	emit_rm(e, OP_MOV_IMM8, 0, R14, HOST_NONE, 0, JIT_CPU(jit.fpu_load));
 	emit8(e, false);
 }
 
@@ -165,7 +162,7 @@ void jit_need_fpu(struct jit *j)
 {
 	if (j->fpu_ready)
 		return;
-	emit_rm(&j->hot, OP_LOAD, RCX, R14, HOST_NONE, 0, CPU(jit.fpu_absent));
+	emit_rm(&j->hot, OP_LOAD, RCX, R14, HOST_NONE, 0, JIT_CPU(jit.fpu_absent));
 	uint8_t *live = emit_jrcxz(&j->hot);
 	emit_jmp(&j->hot, emit_exec(&j->cold));
 	emit_here(&j->hot, live);

@@ -13,7 +13,7 @@
 #include "cpu/jit.h"
 #include "cpu/ops.h"
 
-enum { OP_LOAD = 0x8B, OP_STORE = 0x89, GUEST_CL = 1, GUEST_CH = 5, FIRST_HIGH = 4 };
+enum { GUEST_CL = 1, GUEST_CH = 5, FIRST_HIGH = 4 };
 
 static unsigned size_prefix(unsigned size)
 {
@@ -23,11 +23,6 @@ static unsigned size_prefix(unsigned size)
 static void emit_imm(struct emitter *e, uint32_t imm, unsigned size)
 {
 	emit_bytes(e, &imm, size);
-}
-
-static unsigned opsize(const struct insn *i)
-{
-	return i->opsize32 ? 4 : 2;
 }
 
 /* An instruction's shape: `op` with EMIT_* bits, and the operand in ModRM.reg. */
@@ -105,7 +100,7 @@ static bool alu(struct jit *j, const struct insn *i)
 	enum { CMP = 7 };
 	unsigned form = i->opcode & 7, operation = i->opcode >> 3 & 7;
 	bool compares = operation == CMP;
-	struct shape s = {.op = i->opcode, .size = form & 1 ? opsize(i) : 1, .has_reg = true};
+	struct shape s = {.op = i->opcode, .size = form & 1 ? jit_opsize(i) : 1, .has_reg = true};
 
 	switch (form) {
 	case 0:
@@ -133,7 +128,7 @@ static bool alu_imm(struct jit *j, const struct insn *i)
 {
 	enum { CMP = 7, BYTE_FORM = 0x80, WIDE_IMM = 0x81 };
 	struct shape s = {.op = i->opcode,
-			  .size = i->opcode == BYTE_FORM ? 1 : opsize(i),
+			  .size = i->opcode == BYTE_FORM ? 1 : jit_opsize(i),
 			  .digit = i->reg,
 			  .writes_rm = i->reg != CMP};
 
@@ -146,7 +141,7 @@ static bool alu_imm(struct jit *j, const struct insn *i)
 static bool test_not_neg(struct jit *j, const struct insn *i)
 {
 	struct shape s = {.op = i->opcode,
-			  .size = i->opcode & 1 ? opsize(i) : 1,
+			  .size = i->opcode & 1 ? jit_opsize(i) : 1,
 			  .digit = i->reg,
 			  .writes_rm = i->reg >= 2};
 
@@ -199,7 +194,8 @@ static bool divide(struct jit *j, const struct insn *i)
 
 static bool group3(struct jit *j, const struct insn *i)
 {
-	struct shape s = {.op = i->opcode, .size = i->opcode & 1 ? opsize(i) : 1, .digit = i->reg};
+	struct shape s = {
+		.op = i->opcode, .size = i->opcode & 1 ? jit_opsize(i) : 1, .digit = i->reg};
 
 	switch (i->reg) {
 	case 0:
@@ -218,7 +214,7 @@ static bool shift(struct jit *j, const struct insn *i)
 	enum { BY_CL = 0xD2 };
 	struct emitter *e = &j->hot;
 	struct shape s = {.op = i->opcode,
-			  .size = i->opcode & 1 ? opsize(i) : 1,
+			  .size = i->opcode & 1 ? jit_opsize(i) : 1,
 			  .digit = i->reg,
 			  .writes_rm = true,
 			  .imm_bytes = i->opcode < 0xD0 ? 1 : 0};
@@ -247,10 +243,10 @@ static bool double_shift(struct jit *j, const struct insn *i)
 {
 	struct emitter *e = &j->hot;
 	bool by_cl = i->opcode & 1;
-	unsigned op = (i->opcode & 0xFF) | EMIT_0F | size_prefix(opsize(i));
+	unsigned op = (i->opcode & 0xFF) | EMIT_0F | size_prefix(jit_opsize(i));
 
 	if (i->is_mem) {
-		int at = jit_operand(j, opsize(i), MEM_WRITE, false, false);
+		int at = jit_operand(j, jit_opsize(i), MEM_WRITE, false, false);
 		emit_lea64(e, R8, at, RCX, 0, 0);
 		if (by_cl)
 			emit_mov32(e, RCX, R10);
@@ -274,7 +270,7 @@ static bool bit_by_reg(struct jit *j, const struct insn *i)
 	int base, index;
 
 	if (!i->is_mem) {
-		emit_rr(e, op | size_prefix(opsize(i)), jit_reg(i->reg), jit_reg(i->rm));
+		emit_rr(e, op | size_prefix(jit_opsize(i)), jit_reg(i->reg), jit_reg(i->rm));
 		return true;
 	}
 	if (!i->opsize32 || !i->adsize32)
@@ -302,7 +298,7 @@ static bool extend(struct jit *j, const struct insn *i)
 {
 	struct emitter *e = &j->hot;
 	unsigned from = i->opcode & 1 ? 2 : 1;
-	unsigned op = (i->opcode & 0xFF) | EMIT_0F | size_prefix(opsize(i));
+	unsigned op = (i->opcode & 0xFF) | EMIT_0F | size_prefix(jit_opsize(i));
 	int to = jit_reg(i->reg);
 
 	if (i->is_mem) {
@@ -322,7 +318,7 @@ static bool extend(struct jit *j, const struct insn *i)
 		return true;
 	}
 	emit_rr(e, op, RCX, i->rm);
-	emit_rr(e, OP_STORE | size_prefix(opsize(i)), RCX, to);
+	emit_rr(e, OP_STORE | size_prefix(jit_opsize(i)), RCX, to);
 	return true;
 }
 
@@ -331,14 +327,14 @@ static bool move(struct jit *j, const struct insn *i)
 {
 	struct emitter *e = &j->hot;
 	unsigned opcode = i->opcode;
-	struct shape s = {.size = opcode & 1 ? opsize(i) : 1, .has_reg = true};
+	struct shape s = {.size = opcode & 1 ? jit_opsize(i) : 1, .has_reg = true};
 
 	if (opcode >= 0xB8) {
 		if (opcode >= 0xC6) {
 			s = (struct shape){.op = opcode,
-					   .size = opcode & 1 ? opsize(i) : 1,
+					   .size = opcode & 1 ? jit_opsize(i) : 1,
 					   .writes_rm = true,
-					   .imm_bytes = opcode & 1 ? opsize(i) : 1};
+					   .imm_bytes = opcode & 1 ? jit_opsize(i) : 1};
 			emit_shape(j, i, &s);
 			return true;
 		}
@@ -389,7 +385,7 @@ static bool lea(struct jit *j, const struct insn *i)
 		if (!i->adsize32)
 			emit_rr(e, 0xB7 | EMIT_0F, R8, R8);
 	}
-	emit_rr(e, OP_STORE | size_prefix(opsize(i)), R8, to);
+	emit_rr(e, OP_STORE | size_prefix(jit_opsize(i)), R8, to);
 	return true;
 }
 
@@ -419,24 +415,24 @@ static bool same(struct jit *j, const struct insn *i)
 static bool xchg_eax(struct jit *j, const struct insn *i)
 {
 	if (i->opcode != 0x90)
-		emit_rr(&j->hot, 0x87 | size_prefix(opsize(i)), jit_reg(i->opcode & 7), RAX);
+		emit_rr(&j->hot, 0x87 | size_prefix(jit_opsize(i)), jit_reg(i->opcode & 7), RAX);
 	return true;
 }
 
 static bool one_byte(struct jit *j, const struct insn *i)
 {
 	unsigned op = i->opcode;
-	struct shape s = {.op = op, .size = op & 1 ? opsize(i) : 1, .has_reg = true};
+	struct shape s = {.op = op, .size = op & 1 ? jit_opsize(i) : 1, .has_reg = true};
 
 	if (op < 0x40)
 		return (op & 7) < 6 && alu(j, i);
 	switch (op) {
 	case 0x40 ... 0x4F: /* INC DEC r */
-		emit_rr(&j->hot, 0xFF | size_prefix(opsize(i)), op >= 0x48, jit_reg(op & 7));
+		emit_rr(&j->hot, 0xFF | size_prefix(jit_opsize(i)), op >= 0x48, jit_reg(op & 7));
 		return true;
 	case 0x69:
 	case 0x6B: /* IMUL r, rm, imm */
-		s.size = opsize(i);
+		s.size = jit_opsize(i);
 		s.imm_bytes = op == 0x6B ? 1 : s.size;
 		emit_shape(j, i, &s);
 		return true;
@@ -493,7 +489,7 @@ static bool two_byte(struct jit *j, const struct insn *i)
 {
 	enum { POPCNT = 0x1B8, IMM_GROUP = 0x1BA, BT_DIGIT = 4 };
 	unsigned op = i->opcode & 0xFF;
-	struct shape s = {.op = op | EMIT_0F, .size = opsize(i), .has_reg = true};
+	struct shape s = {.op = op | EMIT_0F, .size = jit_opsize(i), .has_reg = true};
 
 	switch (i->opcode) {
 	case 0x11F: /* NOP rm */ return true;
@@ -524,7 +520,7 @@ static bool two_byte(struct jit *j, const struct insn *i)
 	case 0x1B1:
 	case 0x1C0:
 	case 0x1C1: /* CMPXCHG XADD */
-		s.size = op & 1 ? opsize(i) : 1;
+		s.size = op & 1 ? jit_opsize(i) : 1;
 		s.writes_rm = true;
 		s.writes_reg = op >= 0xC0;
 		/* CMPXCHG also uses AL, which must stay where it is. */

@@ -6,8 +6,6 @@
 #include "cpu/jit.h"
 #include <stddef.h>
 
-enum { OP_LOAD = 0x8B, OP_MOVZX16 = 0xB7 | EMIT_0F };
-
 /* ---- Stubs ---- */
 
 void jit_call_site(struct jit *j, struct emitter *e, enum jit_site_kind kind, unsigned index,
@@ -220,13 +218,12 @@ struct jit_place jit_place(struct jit *j, unsigned size, enum mem_type type, boo
 int jit_translate(struct jit *j, unsigned seg, int reg, unsigned size, enum mem_type type,
 		  bool aligned)
 {
-	enum { OP_MOV = 0x89 };
 	unsigned log2 = size <= 1 ? 0 : size <= 2 ? 1 : size <= 4 ? 2 : size <= 8 ? 3 : 4;
 	bool write = type == MEM_WRITE;
 
 	if (jit_windowed(j, seg)) {
 		j->window = true;
-		emit_rr(&j->hot, OP_MOV | EMIT_W, R12, RCX);
+		emit_rr(&j->hot, OP_STORE | EMIT_W, R12, RCX);
 		return reg;
 	}
 	/* Long instructions have several. */

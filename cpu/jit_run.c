@@ -13,20 +13,14 @@ enum { STRETCH = 8192 };
 
 /* ---- Flags between the two forms ---- */
 
-enum { SAVED_OF = 1, SAVED_LOW_SHIFT = 8, OF_SHIFT = 11 };
-
 static void flags_from_host(struct soft_cpu *c)
 {
-	uint32_t f = c->jit.flags;
-
-	flags_set_arith(c, (f >> SAVED_LOW_SHIFT & 0xFF) | (f & SAVED_OF) << OF_SHIFT);
+	flags_set_arith(c, jit_flags_to_guest(c->jit.flags));
 }
 
 static void flags_to_host(struct soft_cpu *c)
 {
-	uint32_t f = flags_get(c);
-
-	c->jit.flags = (f & 0xFF) << SAVED_LOW_SHIFT | (f >> OF_SHIFT & SAVED_OF);
+	c->jit.flags = jit_flags_from_guest(flags_get(c));
 }
 
 /* ---- Finding code ---- */
@@ -144,18 +138,6 @@ static const uint8_t *go_on(struct soft_cpu *c, bool remapped)
 }
 
 /* ---- Callouts ---- */
-
-/* x87, MMX and SSE instructions and what else may look at their state. */
-bool jit_uses_fpu(const struct insn *i)
-{
-	unsigned op = i->opcode;
-
-	if (op < 0x100)
-		return (op >= 0xD8 && op <= 0xDF) || op == 0x9B;
-	return !((op >= 0x140 && op <= 0x14F) || (op >= 0x180 && op <= 0x1AD) ||
-		 (op >= 0x1AF && op <= 0x1C1) || op >= 0x1C7) ||
-	       op >= 0x1D0;
-}
 
 /* Faults that the window could not settle, before code goes back to the tables. */
 enum { REDIRECTED_MAX = 40 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * MMX and SSE instructions in translated code: the same instruction on the same MM and XMM registers, with the host's register for a general one and jit_operand() for memory.
+ * MMX and SSE instructions in translated code: the same instruction on the same MM and XMM
+ * registers, with the host's register for a general one and jit_operand() for memory.
  *
  * The table says of each opcode how many bytes a memory operand has, which way it goes, and which
  * of the two ModRM operands is a general register. Legacy SSE instructions demand that 16-byte
@@ -175,8 +176,6 @@ enum {
 	OP_FX = 0xAE,
 	OP_MOVNTI = 0xC3,
 	OP_MASKMOV = 0xF7,
-	OP_STORE = 0x89,
-	OP_MOVZX8 = 0xB6 | EMIT_0F,
 };
 
 /* What stores the same without saying that the data will not be used again. */

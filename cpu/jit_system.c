@@ -6,15 +6,6 @@
 #include "cpu/jit.h"
 #include <stddef.h>
 
-#define CPU(field) ((int32_t)offsetof(struct soft_cpu, field))
-
-enum { OP_LOAD = 0x8B, OP_STORE = 0x89, OP_MOVZX16 = 0xB7 | EMIT_0F, OP_MOVZX8 = 0xB6 | EMIT_0F };
-
-static unsigned opsize(const struct insn *i)
-{
-	return i->opsize32 ? 4 : 2;
-}
-
 /* Sets or clears one bit of soft_cpu.eflags: rotated to the top it is shifted out as its new value
  * is shifted in at the bottom, and the word is rotated back. */
 static void set_eflag(struct jit *j, unsigned bit, bool on)
@@ -22,17 +13,17 @@ static void set_eflag(struct jit *j, unsigned bit, bool on)
 	enum { WORD = 32 };
 	struct emitter *e = &j->hot;
 
-	emit_rm(e, OP_LOAD, RCX, R14, HOST_NONE, 0, CPU(eflags));
+	emit_rm(e, OP_LOAD, RCX, R14, HOST_NONE, 0, JIT_CPU(eflags));
 	emit_rorx32(e, RCX, RCX, bit + 1);
 	emit_lea32(e, RCX, RCX, RCX, 0, on);
 	emit_rorx32(e, RCX, RCX, WORD - bit);
-	emit_rm(e, OP_STORE, RCX, R14, HOST_NONE, 0, CPU(eflags));
+	emit_rm(e, OP_STORE, RCX, R14, HOST_NONE, 0, JIT_CPU(eflags));
 }
 
 /* Goes on only at CPL 0. */
 static void need_cpl0(struct jit *j)
 {
-	emit_rm(&j->hot, OP_MOVZX8, RCX, R14, HOST_NONE, 0, CPU(cpl));
+	emit_rm(&j->hot, OP_MOVZX8, RCX, R14, HOST_NONE, 0, JIT_CPU(cpl));
 	uint8_t *supervisor = emit_jrcxz(&j->hot);
 	jit_jmp_interpret(j);
 	emit_here(&j->hot, supervisor);
@@ -55,8 +46,8 @@ static bool set_direction(struct jit *j, bool down)
 	return true;
 }
 
-/* PUSHF outside of V86 mode, whose segments are never flat: the arithmetic flags of the host and the
- * others of soft_cpu.eflags, in which VM and RF are clear here. */
+/* PUSHF outside of V86 mode, whose segments are never flat: the arithmetic flags of the host and
+ * the others of soft_cpu.eflags, in which VM and RF are clear here. */
 static bool pushf(struct jit *j, const struct insn *i)
 {
 	enum { TO_OF_BIT = 32 - 11 };
@@ -71,11 +62,11 @@ static bool pushf(struct jit *j, const struct insn *i)
 	emit_rorx32(e, RCX, RCX, TO_OF_BIT);
 	emit_rr(e, OP_MOVZX8, RAX, 4); /* AH */
 	emit_lea32(e, RCX, RCX, RAX, 0, 0);
-	emit_rm(e, OP_LOAD, RAX, R14, HOST_NONE, 0, CPU(eflags));
+	emit_rm(e, OP_LOAD, RAX, R14, HOST_NONE, 0, JIT_CPU(eflags));
 	/* Bit 1 is set in both. */
 	emit_lea32(e, RCX, RCX, RAX, 0, -(int32_t)FL_1);
 	emit_mov32(e, RAX, R9);
-	emit_rm(e, OP_STORE, RCX, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(e, OP_STORE, RCX, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 	jit_push_scratch(j, 4);
 	return true;
 }
@@ -89,8 +80,8 @@ static int32_t selector_of(unsigned sreg)
 static bool push_sreg(struct jit *j, const struct insn *i, unsigned sreg)
 {
 	emit_rm(&j->hot, OP_MOVZX16, R9, R14, HOST_NONE, 0, selector_of(sreg));
-	emit_rm(&j->hot, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
-	jit_push_scratch(j, opsize(i));
+	emit_rm(&j->hot, OP_STORE, R9, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
+	jit_push_scratch(j, jit_opsize(i));
 	return true;
 }
 
@@ -115,7 +106,7 @@ static void need_upwards(struct jit *j)
 {
 	struct emitter *e = &j->hot;
 
-	emit_rm(e, OP_LOAD, RCX, R14, HOST_NONE, 0, CPU(eflags));
+	emit_rm(e, OP_LOAD, RCX, R14, HOST_NONE, 0, JIT_CPU(eflags));
 	emit_mov_imm32(e, R9, FL_DF);
 	emit_pext32(e, RCX, RCX, R9);
 	uint8_t *upwards = emit_jrcxz(e);
@@ -132,7 +123,7 @@ static bool string(struct jit *j, const struct insn *i)
 {
 	enum { MOVS = 0xA4, CMPS = 0xA6, STOS = 0xAA, LODS = 0xAC, SCAS = 0xAE, CMP = 0x3A };
 	struct emitter *e = &j->hot;
-	unsigned wide = i->opcode & 1, size = wide ? opsize(i) : 1;
+	unsigned wide = i->opcode & 1, size = wide ? jit_opsize(i) : 1;
 	unsigned prefix = size == 2 ? EMIT_66 : 0;
 	int at;
 
@@ -157,10 +148,10 @@ static bool string(struct jit *j, const struct insn *i)
 		/* MOVS and CMPS: the item at ESI by way of soft_cpu.jit.scratch. */
 		at = jit_translate(j, i->seg, RSI, size, MEM_READ, false);
 		emit_rm(e, 0x8A | wide | prefix, R9, at, RCX, 0, 0);
-		emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
+		emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 		bool moves = (i->opcode & ~1u) == MOVS;
 		at = jit_translate(j, S_ES, RDI, size, moves ? MEM_WRITE : MEM_READ, false);
-		emit_rm(e, OP_LOAD, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
+		emit_rm(e, OP_LOAD, R9, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 		emit_rm(e, (moves ? 0x88u : CMP) | wide | prefix, R9, at, RCX, 0, 0);
 		advance(j, RSI, size);
 	}

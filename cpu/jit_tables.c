@@ -88,8 +88,8 @@ static struct tlb_entry *slot_of(struct soft_cpu *c, uint32_t fill)
 	return (e->tag & ~(uint32_t)TLB_SLOW) == (fill & PAGE_ADDR) ? e : NULL;
 }
 
-/* Drops notes of which neither the tables nor the TLB have anything, and of two notes of one entry the
- * second. */
+/* Drops notes of which neither the tables nor the TLB have anything, and of two notes of one entry
+ * the second. */
 static void compact(struct soft_cpu *c)
 {
 	enum { SEEN = 1 }; /* no host address minus linear address */

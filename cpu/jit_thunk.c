@@ -6,16 +6,7 @@
 #include "cpu/jit.h"
 #include <stddef.h>
 
-#define CPU(field) ((int32_t)offsetof(struct soft_cpu, field))
-
-enum {
-	OP_LOAD = 0x8B,
-	OP_STORE = 0x89,
-	OP_CMP_IMM8 = 0x80,
-	OP_JE = 0x74,
-	OP_RET = 0xC3,
-	PAGE_SHIFT = 12
-};
+enum { OP_CMP_IMM8 = 0x80, OP_JE = 0x74, OP_RET = 0xC3, PAGE_SHIFT = 12 };
 
 const int8_t jit_host_reg[8] = {RAX, R10, RDX, RBX, R15, RBP, RSI, RDI};
 
@@ -36,7 +27,8 @@ static void emit_add_rsp(struct emitter *e, int n)
 	emit8(e, (unsigned)n);
 }
 
-/* CMP of a byte of soft_cpu, and a jump over what follows; returns its rel8. */
+/* A jump over what follows unless a byte of soft_cpu has that value; returns its rel32, for
+ * emit_here32(). */
 static uint8_t *emit_skip_unless(struct emitter *e, int32_t field, unsigned value)
 {
 	emit_rm(e, OP_CMP_IMM8, 7, R14, HOST_NONE, 0, field);
@@ -57,20 +49,20 @@ static void emit_here32(struct emitter *e, uint8_t *rel32)
 static void emit_restore(struct emitter *e)
 {
 	emit_push(e, RAX);
-	uint8_t *skip = emit_skip_unless(e, CPU(jit.fpu_load), true);
+	uint8_t *skip = emit_skip_unless(e, JIT_CPU(jit.fpu_load), true);
 	jit_emit_fpu_load(e);
 	emit_here32(e, skip);
 	emit_pop(e, RCX);
 	/* OF from AL (1 + 127 overflows), the others from AH. */
-	emit_rm(e, OP_LOAD, RAX, R14, HOST_NONE, 0, CPU(jit.flags));
+	emit_rm(e, OP_LOAD, RAX, R14, HOST_NONE, 0, JIT_CPU(jit.flags));
 	emit8(e, 0x04);
 	emit8(e, 127);
 	emit8(e, 0x9E); /* SAHF */
 	for (unsigned n = 0; n < 8; n++)
-		emit_rm(e, OP_LOAD, jit_reg(n), R14, HOST_NONE, 0, CPU(gpr) + 4 * (int32_t)n);
-	emit_rm(e, OP_LOAD | EMIT_W, R11, R14, HOST_NONE, 0, CPU(jit.count));
-	emit_rm(e, OP_LOAD | EMIT_W, R13, R14, HOST_NONE, 0, CPU(jit.current));
-	emit_rm(e, OP_LOAD | EMIT_W, R12, R14, HOST_NONE, 0, CPU(jit.r12));
+		emit_rm(e, OP_LOAD, jit_reg(n), R14, HOST_NONE, 0, JIT_CPU(gpr) + 4 * (int32_t)n);
+	emit_rm(e, OP_LOAD | EMIT_W, R11, R14, HOST_NONE, 0, JIT_CPU(jit.count));
+	emit_rm(e, OP_LOAD | EMIT_W, R13, R14, HOST_NONE, 0, JIT_CPU(jit.current));
+	emit_rm(e, OP_LOAD | EMIT_W, R12, R14, HOST_NONE, 0, JIT_CPU(jit.r12));
 	emit_rr(e, 0xFF, 4, RCX); /* JMP */
 }
 
@@ -78,14 +70,14 @@ static void emit_callout(struct emitter *e, const uint8_t *restore)
 {
 	emit_pop(e, R9); /* the site */
 	for (unsigned n = 0; n < 8; n++)
-		emit_rm(e, OP_STORE, jit_reg(n), R14, HOST_NONE, 0, CPU(gpr) + 4 * (int32_t)n);
+		emit_rm(e, OP_STORE, jit_reg(n), R14, HOST_NONE, 0, JIT_CPU(gpr) + 4 * (int32_t)n);
 	emit8(e, 0x9F);                     /* LAHF */
 	emit_rr(e, 0x90 | EMIT_0F, 0, RAX); /* SETO AL */
-	emit_rm(e, OP_STORE, RAX, R14, HOST_NONE, 0, CPU(jit.flags));
-	emit_rm(e, OP_STORE | EMIT_W, R11, R14, HOST_NONE, 0, CPU(jit.count));
-	emit_rm(e, OP_STORE, R8, R14, HOST_NONE, 0, CPU(jit.arg));
+	emit_rm(e, OP_STORE, RAX, R14, HOST_NONE, 0, JIT_CPU(jit.flags));
+	emit_rm(e, OP_STORE | EMIT_W, R11, R14, HOST_NONE, 0, JIT_CPU(jit.count));
+	emit_rm(e, OP_STORE, R8, R14, HOST_NONE, 0, JIT_CPU(jit.arg));
 	emit_push(e, R9);
-	uint8_t *skip = emit_skip_unless(e, CPU(jit.fpu), JIT_FPU_LIVE);
+	uint8_t *skip = emit_skip_unless(e, JIT_CPU(jit.fpu), JIT_FPU_LIVE);
 	jit_emit_fpu_save(e);
 	emit_here32(e, skip);
 	emit_pop(e, RSI);

@@ -8,11 +8,12 @@
  * kept short by letting R11 run out at the next block that looks.
  *
  * Before the piece, the interpreter rehearses it: it executes the same instructions with all stores
- * held back in a journal that its loads look into, notes the registers after each of them, and stops
- * before whatever it could not take back. Then the CPU's state is put back, translated code runs,
- * and at its callout, k instructions later, registers and the bytes stored must be those of the
- * rehearsal after k instructions. Memory is compared by lines of 64 bytes around each store, so a
- * store that is too wide is seen; one that goes astray altogether is not, unless somebody reads it.
+ * held back in a journal that its loads look into, notes the registers after each of them, and
+ * stops before whatever it could not take back. Then the CPU's state is put back, translated code
+ * runs, and at its callout, k instructions later, registers and the bytes stored must be those of
+ * the rehearsal after k instructions. Memory is compared by lines of 64 bytes around each store, so
+ * a store that is too wide is seen; one that goes astray altogether is not, unless somebody reads
+ * it.
  *
  * Other threads write to RAM too (DMA). So what differs is put back and done again a few times, and
  * only what differs each time is a difference.
@@ -235,12 +236,6 @@ static void put_back(struct soft_cpu *c, const struct kept *k)
 /* A TLB in which nothing is found: each access takes the path on which the journal lies. */
 static struct tlb no_tlb;
 
-static uint32_t host_flags(uint32_t saved)
-{
-	enum { OF = 1, LOW = 8, OF_SHIFT = 11 };
-	return ((saved >> LOW & 0xFF) | (saved & OF) << OF_SHIFT) & FL_ARITH;
-}
-
 /* Notes the state before the next instruction, of which `undefined` flags are. */
 static void note_step(struct soft_cpu *c, struct jit_verify *v, uint32_t undefined)
 {
@@ -269,7 +264,7 @@ static bool rehearse_insn(struct soft_cpu *c, struct jit_verify *v, const struct
 {
 	struct step *s = &v->step[v->steps];
 	struct jit_effect e = jit_effect_of(c, i);
-	bool fpu = jit_uses_fpu(i);
+	bool fpu = jit_effect_on_fpu(i);
 
 	if (e.reads & (s->undefined | JIT_NO_REHEARSAL) || v->steps == STEPS_MAX)
 		return false;
@@ -323,7 +318,7 @@ static void rehearsal(struct soft_cpu *c, struct jit_verify *v, uint32_t eip)
 	v->fpus = 1; /* the first is the state before all */
 	c->tlb = &no_tlb;
 	c->next_eip = eip;
-	flags_set_arith(c, host_flags(c->jit.flags));
+	flags_set_arith(c, jit_flags_to_guest(c->jit.flags));
 	note_step(c, v, 0);
 	c->jit.rehearsing = true;
 	if (!setjmp(c->fault_env))
@@ -350,7 +345,8 @@ void jit_verify_begin(struct soft_cpu *c, const struct jit_code *code, unsigned 
 	v->position = c->jit.count - (v->resumed ? (int)(code->block->count - index) : 0);
 	v->tries = 0;
 	rehearsal(c, v, eip);
-	/* Until the next look at R11: the block's own instructions are counted when it is entered. */
+	/* Until the next look at R11: the block's own instructions are counted when it is
+	 * entered. */
 	v->shift = (v->resumed ? 0 : -1) - c->jit.count;
 	c->jit.count += v->shift;
 	c->jit.origin -= (uint64_t)v->shift;
@@ -485,7 +481,7 @@ static void describe(struct soft_cpu *c, struct jit_verify *v, unsigned count, u
 	static const char *const names[] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"};
 	const struct step *before = &v->step[0], *want = &v->step[count];
 	struct strbuf *out = &v->report;
-	uint32_t flags = host_flags(c->jit.flags);
+	uint32_t flags = jit_flags_to_guest(c->jit.flags);
 
 	strbuf_printf(out,
 		      "cpu%u: translated code differs from the interpreter, within %u instructions "
@@ -515,12 +511,11 @@ static void describe(struct soft_cpu *c, struct jit_verify *v, unsigned count, u
 static void undo(struct soft_cpu *c, struct jit_verify *v)
 {
 	const struct step *s = &v->step[0];
-	enum { OF = 1, LOW = 8, OF_SHIFT = 11 };
 
 	for (unsigned n = 0; n < v->lines; n++)
 		memcpy(v->line[n].host, v->line[n].old, LINE);
 	memcpy(c->gpr, s->gpr, sizeof(s->gpr));
-	c->jit.flags = (s->flags & 0xFF) << LOW | (s->flags >> OF_SHIFT & OF);
+	c->jit.flags = jit_flags_from_guest(s->flags);
 	if (v->uses_fpu) {
 		jit_fpu_home(c);
 		c->fpu = v->fpu[0];
@@ -554,7 +549,7 @@ const uint8_t *jit_verify_end(struct soft_cpu *c, const struct jit_site *site)
 	if (v->uses_fpu)
 		jit_fpu_read(c, &fpu);
 	if (!memcmp(want->gpr, c->gpr, sizeof(want->gpr)) && want->eip == eip &&
-	    !((want->flags ^ host_flags(c->jit.flags)) & ~want->undefined) &&
+	    !((want->flags ^ jit_flags_to_guest(c->jit.flags)) & ~want->undefined) &&
 	    (!v->uses_fpu || same_fpu(&v->fpu[want->fpu], &fpu)) &&
 	    same_memory(v, (unsigned)count)) {
 		stats->verified++;

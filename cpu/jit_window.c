@@ -2,24 +2,24 @@
 /*
  * The windows: guest memory behind the host's own MMU, one for each privilege.
  *
- * The linear addresses of a program, or of a kernel, are mapped, page by page as they are touched, to a range of host
- * addresses, so that translated code reaches memory with one instruction and no look into a table:
- * an access to a page that is not there faults on the host, and the handler maps the page if the
- * tables have an entry for it, or else sends the instruction to its stub, where the interpreter
- * executes it (page walks, guest faults, MMIO, pages with code).
+ * The linear addresses of a program, or of a kernel, are mapped, page by page as they are touched,
+ * to a range of host addresses, so that translated code reaches memory with one instruction and no
+ * look into a table: an access to a page that is not there faults on the host, and the handler maps
+ * the page if the tables have an entry for it, or else sends the instruction to its stub, where the
+ * interpreter executes it (page walks, guest faults, MMIO, pages with code).
  *
- * The range is 4 GiB and 2 GiB before and behind, where the same pages appear again: a base register
- * plus a displacement, added as 64-bit numbers, then lies in it whatever they are.
+ * The range is 4 GiB and 2 GiB before and behind, where the same pages appear again: a base
+ * register plus a displacement, added as 64-bit numbers, then lies in it whatever they are.
  *
  *                       tables (jit_tables.c)         window
  *   an access           6 instructions                1 or 2
  *   a page's first      a callout                     a signal and mmap(): some microseconds
  *   CR3 is written      an entry's clearing           as much again for each page
  *
- * So it pays for what runs long without a change of address space, and only that gets it: after some
- * million instructions without a flush, more of them for a kernel, whose own code is often short of
- * that and touches much memory. How many follows from how it went the last time. Code that keeps faulting (it writes to pages with code, or
- * to display memory) goes back to the tables.
+ * So it pays for what runs long without a change of address space, and only that gets it: after
+ * some million instructions without a flush, more of them for a kernel, whose own code is often
+ * short of that and touches much memory. How many follows from how it went the last time. Code that
+ * keeps faulting (it writes to pages with code, or to display memory) goes back to the tables.
  *
  * Pages can appear twice because RAM is shared memory (memory_share_ram()).
  */
@@ -35,8 +35,9 @@
 #define WINDOW_PAGES (2 * PAGES_4G) /* with both margins */
 #define MARGIN       (UINT64_C(2) << 30)
 enum { MARGIN_PAGES = PAGES_4G / 2, PAGE_SHIFT = 12, MAPPED_MAX = 24000, AROUND = 16 };
-/* Calls of mmap() between two flushes, over all windows of a machine: each may split two mappings of
- * the process, of which Linux allows 65530 (vm.max_map_count), and the rest of minivm needs some. */
+/* Calls of mmap() between two flushes, over all windows of a machine: each may split two mappings
+ * of the process, of which Linux allows 65530 (vm.max_map_count), and the rest of minivm needs
+ * some. */
 enum { SPLITS_MAX = 24000 };
 /* Instructions, by privilege. */
 static const uint64_t after_min[2] = {16 << 20, 1 << 20}, after_first[2] = {16 << 20, 3 << 20};
@@ -53,7 +54,7 @@ struct jit_window {
 	unsigned splits, splits_max; /* see SPLITS_MAX */
 
 	bool on;
-	uint64_t since;  /* instructions at the last flush, or since it is on */
+	uint64_t since;  /* instructions when it went on, or at the last flush */
 	uint64_t after;  /* instructions without a flush before it goes on */
 	uint64_t faults; /* since it is on */
 
@@ -322,7 +323,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 
 	if (!sent && running && settle(running, info, context))
 		return;
-	/* Not ours: as if there were no handler. The instruction faults again, a signal that was sent comes again. */
+	/* Not ours: as if there were no handler. The instruction faults again, a signal that was
+	 * sent comes again. */
 	sigaction(signal, &old_action, NULL);
 	if (sent)
 		raise(signal);

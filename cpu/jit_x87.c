@@ -16,14 +16,9 @@
 #include "cpu/ops.h"
 #include <stddef.h>
 
-#define CPU(field) ((int32_t)offsetof(struct soft_cpu, field))
-
 enum {
 	OP_FWAIT = 0x9B,
 	OP_ESCAPE = 0xD8, /* ..DF */
-	OP_LOAD = 0x8B,
-	OP_STORE = 0x89,
-	OP_MOVZX16 = 0xB7 | EMIT_0F,
 	OP_MOV_IMM32 = 0xC7,
 	OP_NOT = 0xF7,
 	DIGIT_NOT = 2,
@@ -85,10 +80,10 @@ static void emit_note(struct jit *j)
 		if (pointers_after(&b->insn[n]) != POINTERS_KEPT)
 			return;
 	jit_flush_pending(j, false);
-	emit_rm(e, OP_MOV_IMM32, 0, R14, HOST_NONE, 0, CPU(fpu.fip));
+	emit_rm(e, OP_MOV_IMM32, 0, R14, HOST_NONE, 0, JIT_CPU(fpu.fip));
 	emit32(e, j->eip);
-	emit_rm(e, OP_MOVZX16, RCX, R14, HOST_NONE, 0, CPU(seg[S_CS].selector));
-	emit_rm(e, OP_STORE | EMIT_66, RCX, R14, HOST_NONE, 0, CPU(fpu.fcs));
+	emit_rm(e, OP_MOVZX16, RCX, R14, HOST_NONE, 0, JIT_CPU(seg[S_CS].selector));
+	emit_rm(e, OP_STORE | EMIT_66, RCX, R14, HOST_NONE, 0, JIT_CPU(fpu.fcs));
 }
 
 /* ---- Control word ---- */
@@ -120,12 +115,12 @@ static void emit_fldcw(struct jit *j)
 	struct emitter *e = &j->hot;
 
 	jit_op(j, OP_MOVZX16, R9, jit_place(j, 2, MEM_READ, false));
-	emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 	jit_flush_pending(j, false);
 	emit_unmasked(e, ROTATE_CW);
 	emit_mov32(e, RCX, R9);
 	emit_interpret_unless_rcx_zero(j);
-	emit_rm(e, 0xD9, DIGIT_FLDCW, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(e, 0xD9, DIGIT_FLDCW, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 }
 
 void jit_ldmxcsr(struct jit *j)
@@ -134,15 +129,15 @@ void jit_ldmxcsr(struct jit *j)
 	struct emitter *e = &j->hot;
 
 	jit_op(j, OP_LOAD, R9, jit_place(j, 4, MEM_READ, false));
-	emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(e, OP_STORE, R9, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 	jit_flush_pending(j, false);
 	emit_unmasked(e, ROTATE_MXCSR);
 	/* The upper half is reserved: #GP unless zero. */
-	emit_rm(e, OP_MOVZX16, RCX, R14, HOST_NONE, 0, CPU(jit.scratch) + 2);
+	emit_rm(e, OP_MOVZX16, RCX, R14, HOST_NONE, 0, JIT_CPU(jit.scratch) + 2);
 	emit_lea32(e, RCX, RCX, R9, 0, 0);
 	emit_interpret_unless_rcx_zero(j);
 	jit_flush_pending(j, false);
-	emit_rm(e, OP_FX, DIGIT_LDMXCSR, R14, HOST_NONE, 0, CPU(jit.scratch));
+	emit_rm(e, OP_FX, DIGIT_LDMXCSR, R14, HOST_NONE, 0, JIT_CPU(jit.scratch));
 }
 
 /* ---- Instructions ---- */

@@ -38,9 +38,9 @@ struct soft_cpu_config {
 	/* Virtual time in ns for RDTSC; NULL: the TSC counts instructions (deterministic, for
 	 * tests). */
 	uint64_t (*time_ns)(void *opaque);
-	/* FERR# is asserted: an x87 exception is pending with CR0.NE clear (on a PC: IRQ13). Called,
-	 * with the lock taken, each time the CPU finds itself stopped by it. NULL: such exceptions
-	 * are ignored. */
+	/* FERR# is asserted: an x87 exception is pending with CR0.NE clear (on a PC: IRQ13).
+	 * Called, with the lock taken, each time the CPU finds itself stopped by it. NULL: such
+	 * exceptions are ignored. */
 	void (*ferr)(void *opaque, unsigned index);
 	void *opaque;
 
@@ -90,8 +90,8 @@ void soft_cpu_kick(struct soft_cpu *cpu);
 /* False only when halted with nothing to wake it. */
 bool soft_cpu_has_work(const struct soft_cpu *cpu);
 
-/* The IGNNE# pin: lets the CPU go on in spite of the pending x87 exception, and drops by itself when
- * that is cleared. Called by the running thread (a write to port F0h). */
+/* The IGNNE# pin: lets the CPU go on in spite of the pending x87 exception, and drops by itself
+ * when that is cleared. Called by the running thread (a write to port F0h). */
 void soft_cpu_set_ignne(struct soft_cpu *cpu, bool on);
 
 /* The memory view, the A20 mask or dirty logging changed: drop TLBs before the next instruction. */

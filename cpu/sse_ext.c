@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SSE3, SSSE3, SSE4.1, SSE4.2, AES and PCLMULQDQ (SDM vol. 1, chapter 12), on the host's own unit: a
- * CPU offers of these features those that the host has.
+ * SSE3, SSSE3, SSE4.1, SSE4.2, AES and PCLMULQDQ (SDM vol. 1, chapter 12), on the host's own unit:
+ * a CPU offers of these features those that the host has.
  *
  * Most instructions are executed as they are by stubs with operands at fixed places: destination
  * XMM1, source XMM2, and the registers that some use without naming them: XMM0, EAX, EDX, ECX. The
@@ -342,7 +342,8 @@ static uint32_t flags_of_sse3(const struct insn *i, const struct operands *o, ui
 	return step_flags(op == HSUB ? STEP_SUB : STEP_ADD, is_double, d, s, mxcsr);
 }
 
-/* DPPS and DPPD: products, then sums of pairs, until a step signals. What takes no part is 0 and 1. */
+/* DPPS and DPPD: products, then sums of pairs, until a step signals. What takes no part is 0 and
+ * 1. */
 static uint32_t flags_of_dot_product(const struct insn *i, const struct operands *o, uint32_t mxcsr)
 {
 	enum { DPPD = 0x41, FIRST_FACTOR_BIT = 4 };
@@ -378,7 +379,8 @@ static uint32_t flags_of_dot_product(const struct insn *i, const struct operands
 	return flags;
 }
 
-/* The flags to set with some exceptions unmasked, if those of the masked instruction are `flags`. */
+/* The flags to set with some exceptions unmasked, if those of the masked instruction are
+ * `flags`. */
 static uint32_t flags_unmasked(const struct insn *i, const struct operands *o, uint32_t mxcsr,
 			       uint32_t flags)
 {
