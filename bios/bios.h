@@ -55,8 +55,8 @@ struct firmware_boot_entry {
 char *firmware_path_ide(char out[96], unsigned slot, unsigned function, unsigned channel,
 			unsigned unit);
 char *firmware_path_floppy(char out[96], unsigned unit);
-/* A card with a boot ROM or a driver in the firmware: its PCI class (base class << 8 | subclass) and
- * what is below it in the path ("disk@0,0"; NULL: nothing). */
+/* A card with a boot ROM or a driver in the firmware: its PCI class (base class << 8 | subclass)
+ * and what is below it in the path ("disk@0,0"; NULL: nothing). */
 char *firmware_path_pci(char out[96], unsigned class, unsigned slot, const char *child);
 
 struct firmware_config {

@@ -71,8 +71,9 @@ struct chardev *chardev_mux_port(struct chardev *mux);
  * Ctrl-C to the guest. */
 void chardev_stdio_default_signals(bool on);
 
-/* Signals that end the program by default put the terminal back first; one that has another handler stays as it is. A
- * stdio does this by itself; what handles some of them on its own behalf and passes the rest on wants it done before. */
+/* Signals that end the program by default put the terminal back first; one that has another handler
+ * stays as it is. A stdio does this by itself; what handles some of them on its own behalf and
+ * passes the rest on wants it done before. */
 void chardev_stdio_catch_signals(void);
 
 #endif

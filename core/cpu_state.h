@@ -164,8 +164,8 @@ struct cpu_state {
 /* The state after RESET (SDM vol. 3A, table 9-1); `bsp` false: waits for SIPI. EDX holds the CPUID
  * signature given. */
 void cpu_state_reset(struct cpu_state *s, bool bsp, uint32_t signature);
-/* INIT's effect on *s (SDM vol. 3A, table 9-1): as RESET, but FPU, SSE, MSRs, TSC and the cache bits
- * of CR0 stay. */
+/* INIT's effect on *s (SDM vol. 3A, table 9-1): as RESET, but FPU, SSE, MSRs, TSC and the cache
+ * bits of CR0 stay. */
 void cpu_state_signal_init(struct cpu_state *s, uint32_t signature);
 /* A register dump like `info registers` prints it, into a strbuf. */
 struct strbuf;

@@ -48,9 +48,9 @@ struct msi_controller {
 	/* NULL: nobody. Lock held. */
 	void (*send)(void *opaque, uint64_t address, uint32_t data);
 	/*
-	 * Both or none. From route() to unroute() each signal of the eventfd `fd` sends this message:
-	 * any thread may signal it, with no lock. route() again gives it another message. Negative
-	 * errno: that cannot be had (any more); use send(). Lock held.
+	 * Both or none. From route() to unroute() each signal of the eventfd `fd` sends this
+	 * message: any thread may signal it, with no lock. route() again gives it another message.
+	 * Negative errno: that cannot be had (any more); use send(). Lock held.
 	 */
 	int (*route)(void *opaque, int fd, uint64_t address, uint32_t data);
 	void (*unroute)(void *opaque, int fd);

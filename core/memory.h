@@ -79,9 +79,9 @@ struct mem_range {
  * TLBs, KVM updates its slots. */
 struct mem_listener {
 	void (*view_changed)(void *opaque);
-	/* The dirty bits of a region are about to be collected, or a region with coalesced writes is
-	 * read: add what the engine knows (KVM_GET_DIRTY_LOG), hand over writes it holds back. May
-	 * be NULL. */
+	/* The dirty bits of a region are about to be collected, or a region with coalesced writes
+	 * is read: add what the engine knows (KVM_GET_DIRTY_LOG), hand over writes it holds back.
+	 * May be NULL. */
 	void (*dirty_sync)(void *opaque, struct mem_region *region);
 	/* The dirty bits of a region were cleared: the next write to each page must be seen again.
 	 * May be NULL. */
@@ -102,9 +102,9 @@ struct mem_region *mem_region_new_ram(struct memory *mem, const char *name, uint
 struct mem_region *mem_region_new_rom(struct memory *mem, const char *name, uint64_t size,
 				      struct error *err);
 /*
- * Makes all RAM shared memory, so that an engine may map pages of it a second time: what there is now,
- * with its contents and at the same host addresses, and what is made later. Before any vCPU runs. False if the host refuses; RAM
- * stays as it was then.
+ * Makes all RAM shared memory, so that an engine may map pages of it a second time: what there is
+ * now, with its contents and at the same host addresses, and what is made later. Before any vCPU
+ * runs. False if the host refuses; RAM stays as it was then.
  */
 bool memory_share_ram(struct memory *mem);
 struct mem_region *mem_region_new_mmio(struct memory *mem, const char *name, uint64_t size,

@@ -13,8 +13,8 @@
  * unmasked. A message is a memory write by the function, so nothing leaves it without the
  * bus-master bit.
  *
- * Where the interrupt controller can have an eventfd send a message (core/irq.h), each vector that is
- * used gets one.
+ * Where the interrupt controller can have an eventfd send a message (core/irq.h), each vector that
+ * is used gets one.
  *
  * Document: PCI Local Bus Specification 3.0, 6.8.2 and 6.8.3. Left out: accesses narrower than a
  * dword (undefined there; writes are ignored).

@@ -3,8 +3,8 @@
  * Checksums and TCP segmentation in software.
  *
  * A segment gets the headers of the whole frame with: IP length (and identification + n, and header
- * checksum, for IPv4), TCP sequence number + bytes before it, FIN and PSH only in the last, CWR only in
- * the first, and a TCP checksum of its own.
+ * checksum, for IPv4), TCP sequence number + bytes before it, FIN and PSH only in the last, CWR
+ * only in the first, and a TCP checksum of its own.
  *
  * Documents: RFC 1071 (checksum), RFC 791 and RFC 8200 (IP), RFC 9293 (TCP), RFC 3168 6.1.2 (CWR),
  * IEEE 802.1Q (tag). Left out: IPv6 extension headers, QinQ; such frames are neither cut nor

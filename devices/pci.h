@@ -96,8 +96,8 @@ struct pci_device {
 	 * pin need no help.
 	 */
 	void (*config_changed)(struct pci_device *dev, unsigned first, unsigned count);
-	/* Before the guest reads [first, first + count): brings what lives elsewhere up to date. May
-	 * be NULL. */
+	/* Before the guest reads [first, first + count): brings what lives elsewhere up to date.
+	 * May be NULL. */
 	void (*config_reading)(struct pci_device *dev, unsigned first, unsigned count);
 };
 

@@ -7,9 +7,10 @@
  * type->serve() is called: in the event loop, never on a vCPU's thread. The machine lock is held in
  * every function and callback here.
  *
- * The driver is hostile: whatever it writes into rings and descriptors is checked by virtqueue_pop(),
- * which hands out host memory inside RAM only. What cannot be understood puts the device into the
- * broken state (DEVICE_NEEDS_RESET), in which nothing is served until the driver resets it.
+ * The driver is hostile: whatever it writes into rings and descriptors is checked by
+ * virtqueue_pop(), which hands out host memory inside RAM only. What cannot be understood puts the
+ * device into the broken state (DEVICE_NEEDS_RESET), in which nothing is served until the driver
+ * resets it.
  *
  * Document: OASIS, Virtual I/O Device (VIRTIO) Version 1.2.
  */
@@ -91,7 +92,8 @@ struct virtqueue {
 	struct vring_desc *host_desc;
 	uint16_t *host_avail;
 	uint8_t *host_used;
-	/* The notification register as a doorbell of the engine: legacy, modern (virtio_notify.c). */
+	/* The notification register as a doorbell of the engine: legacy, modern
+	 * (virtio_notify.c). */
 	struct virtqueue_bell {
 		struct doorbell bell;
 		bool on, refused;
@@ -102,8 +104,8 @@ struct virtqueue {
 	struct timer later;    /* serve it once the machine runs */
 };
 
-/* The buffers of one request: `out` pieces to read, behind them `in` pieces to write. The device may
- * change the entries of iov. Zero it once; virtio_chain_free() frees its arrays; it can be used
+/* The buffers of one request: `out` pieces to read, behind them `in` pieces to write. The device
+ * may change the entries of iov. Zero it once; virtio_chain_free() frees its arrays; it can be used
  * again and again. */
 struct virtio_chain {
 	struct virtqueue *queue;
@@ -214,16 +216,16 @@ int virtqueue_pop(struct virtqueue *q, struct virtio_chain *chain);
 void virtqueue_unpop(struct virtqueue *q, unsigned count);
 /* Whether the driver has put nothing (more) into the queue. */
 bool virtqueue_empty(const struct virtqueue *q);
-/* Returns a chain; `written` is how many bytes of its writable part were written, from its start. Does
- * nothing if the queue was reset since. The driver is not told yet. */
+/* Returns a chain; `written` is how many bytes of its writable part were written, from its start.
+ * Does nothing if the queue was reset since. The driver is not told yet. */
 void virtqueue_push(struct virtqueue *q, struct virtio_chain *chain, size_t written);
 /* The same in two steps, for several chains that must appear together. */
 void virtqueue_fill(struct virtqueue *q, struct virtio_chain *chain, size_t written);
 void virtqueue_flush(struct virtqueue *q);
 /* Interrupts the driver unless it does not want that now. */
 void virtqueue_signal(struct virtqueue *q);
-/* Asks the driver not to notify while the queue is being looked at anyway, or to notify again. After
- * switching it on look once more whether the queue is empty. */
+/* Asks the driver not to notify while the queue is being looked at anyway, or to notify again.
+ * After switching it on look once more whether the queue is empty. */
 void virtqueue_want_notify(struct virtqueue *q, bool on);
 /* Has the queue served soon, as if the driver had notified. */
 void virtqueue_kick(struct virtqueue *q);
@@ -239,7 +241,8 @@ void virtio_chain_free(struct virtio_chain *chain);
 /* Copies at most `len` bytes from the start of the chain's readable pieces, cuts them off the front
  * and returns how many. */
 size_t virtio_chain_read(struct virtio_chain *chain, void *buf, size_t len);
-/* Copies at most `len` bytes to the front of its writable pieces, cuts them off, returns how many. */
+/* Copies at most `len` bytes to the front of its writable pieces, cuts them off, returns how
+ * many. */
 size_t virtio_chain_write(struct virtio_chain *chain, const void *buf, size_t len);
 
 /* Between transport and queues. */

@@ -9,8 +9,8 @@
  *
  * A turn takes all requests there are, joins neighbours (one follows the other on the disk, same
  * direction) and hands them to the drive's queue, whose workers move the data between the image and
- * the guest's memory; nothing is copied here. Completions come back in the event loop. Buffers may be
- * cut anywhere (ANY_LAYOUT): header and status are taken off the two ends.
+ * the guest's memory; nothing is copied here. Completions come back in the event loop. Buffers may
+ * be cut anywhere (ANY_LAYOUT): header and status are taken off the two ends.
  *
  * The write cache is the driver's to switch (CONFIG_WCE). One that does not know flushes at all has
  * each write flushed, 5.2.6.

@@ -5,8 +5,8 @@
  *   command  readable: class (1 byte), command (1), data; writable: ack (1)
  *   classes  0 receive mode, 1 MAC addresses, 2 VLAN filter, 3 announcement, 4 queues, 5 offloads
  *
- * A filter table that does not fit makes the card take all frames of that kind, as the specification
- * allows; the guest filters again anyway.
+ * A filter table that does not fit makes the card take all frames of that kind, as the
+ * specification allows; the guest filters again anyway.
  */
 #include "devices/virtio_net_internal.h"
 #include "lib/bytes.h"

@@ -13,13 +13,14 @@
  *                  space (4.1.4.9)
  *
  * A card has both interfaces (transitional) or one of them. PCI identity: 1AF4:1000h.. with
- * subsystem = device type for cards with the legacy interface, 1AF4:1040h + type revision 1 without.
+ * subsystem = device type for cards with the legacy interface, 1AF4:1040h + type revision 1
+ * without.
  *
- * Interrupts are MSI-X messages when the driver enabled them, else INTx with the ISR byte. While the
- * bus-master bit is clear no queue is served: the card could not reach memory.
+ * Interrupts are MSI-X messages when the driver enabled them, else INTx with the ISR byte. While
+ * the bus-master bit is clear no queue is served: the card could not reach memory.
  *
- * A notification only schedules the queue: it is served in the event loop's thread (virtqueue.c), so
- * the vCPU goes on at once. Where the engine has doorbells, the notification registers are such
+ * A notification only schedules the queue: it is served in the event loop's thread (virtqueue.c),
+ * so the vCPU goes on at once. Where the engine has doorbells, the notification registers are such
  * (virtio_notify.c).
  *
  * Left out: 64-bit BARs, shared memory, notification data, administration queues.

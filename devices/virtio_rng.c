@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * virtio-rng: each buffer that the driver puts into the one queue comes back with random bytes
- * (virtio 1.2, 5.4), from getrandom(2), from a file such as /dev/hwrng, or from a source of the caller's.
+ * (virtio 1.2, 5.4), from getrandom(2), from a file such as /dev/hwrng, or from a source of the
+ * caller's.
  *
  * A file that has nothing now is watched, and the buffer waits in its ring. With a limit the rest
  * waits for the next period, by the guest's clock.

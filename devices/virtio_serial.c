@@ -11,9 +11,9 @@
  * port is called, whether it is a console and whether the host side is open; each side tells the
  * other when it opens and closes. A driver without the multiport feature knows port 0 alone.
  *
- * Flow control: bytes from outside are taken only as far as the guest has put buffers, and only while
- * it has the port open. Bytes from the guest stay in its ring while the character device's queue is
- * full; the bytes of the first buffer that are already written are counted.
+ * Flow control: bytes from outside are taken only as far as the guest has put buffers, and only
+ * while it has the port open. Bytes from the guest stay in its ring while the character device's
+ * queue is full; the bytes of the first buffer that are already written are counted.
  *
  * Left out: sizes of consoles, emergency writes.
  */

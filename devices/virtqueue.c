@@ -6,10 +6,10 @@
  *   available ring    flags, idx, size heads, used_event
  *   used ring         flags, idx, size pairs of head and bytes written, avail_event
  *
- * The rings are looked up in host memory once, when the queue is enabled, and must lie in RAM in one
- * piece each; descriptors are copied before they are looked at, so the driver cannot change them
- * between check and use. Every address of a chain is found through mem_dma_map(), which gives only
- * RAM. A chain ends after VIRTQUEUE_SIZE_MAX descriptors, whatever it says.
+ * The rings are looked up in host memory once, when the queue is enabled, and must lie in RAM in
+ * one piece each; descriptors are copied before they are looked at, so the driver cannot change
+ * them between check and use. Every address of a chain is found through mem_dma_map(), which gives
+ * only RAM. A chain ends after VIRTQUEUE_SIZE_MAX descriptors, whatever it says.
  *
  * Notifications in both directions are held back by the flags of the rings, or by the event indices
  * where VIRTIO_F_EVENT_IDX was agreed on (2.7.7, 2.7.10).

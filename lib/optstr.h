@@ -55,8 +55,8 @@ int opts_get_enum(struct opts *opts, const char *key, const char *const *choices
  * be NULL). `what` names the option in the message, such as "-drive". */
 int opts_check_unused(const struct opts *opts, const char *what, const char *const *known,
 		      struct error *err);
-/* QEMU's rule for the ids of objects, devices and backends: a letter, then letters, digits, '-', '.'
- * and '_'. -EINVAL with a sentence if it is broken. */
+/* QEMU's rule for the ids of objects, devices and backends: a letter, then letters, digits, '-',
+ * '.' and '_'. -EINVAL with a sentence if it is broken. */
 int opts_check_id(const char *id, struct error *err);
 
 #endif

@@ -17,8 +17,8 @@ struct background {
  * Returns in the child.
  */
 int background_start(struct background *b, const struct options *o, struct error *err);
-/* The machine is built: prints `notes`, a line each, writes the pid file (locked, as QEMU does), lets the parent go, closes the
- * terminal. */
+/* The machine is built: prints `notes`, a line each, writes the pid file (locked, as QEMU does),
+ * lets the parent go, closes the terminal. */
 int background_ready(struct background *b, const struct options *o, const char *notes,
 		     struct error *err);
 /* Removes the pid file. */

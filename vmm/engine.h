@@ -69,8 +69,9 @@ struct engine_ops {
 	void (*free)(struct engine *e);
 	/* Starts the vCPU threads, paused. */
 	int (*start)(struct engine *e, struct error *err);
-	/* Begins what pause() completes and returns at once, so that a guest executes nothing behind the
-	 * access that asked for a reset or its end. pause() or resume() must follow. Any thread, lock held. */
+	/* Begins what pause() completes and returns at once, so that a guest executes nothing
+	 * behind the access that asked for a reset or its end. pause() or resume() must follow. Any
+	 * thread, lock held. */
 	void (*hold)(struct engine *e);
 	/* Stops all vCPUs between instructions and returns when they stand still; lets them run.
 	 * Both from the loop's thread, lock held (pause() drops it while it waits). Not nested. */

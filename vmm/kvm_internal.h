@@ -67,7 +67,8 @@ struct kvm_chips {
 	struct kvm_pit_state2 pit;
 };
 
-/* An interrupt message that an eventfd sends; its GSI is KVM_IOAPIC_PINS + its place in the table. */
+/* An interrupt message that an eventfd sends; its GSI is KVM_IOAPIC_PINS + its place in the
+ * table. */
 struct kvm_route {
 	int fd; /* -1: free */
 	uint64_t address;

@@ -92,8 +92,8 @@ static const struct {
 #define MIGRATION "it is for moving running machines between versions, which cannot be done here"
 #define PCIE      "the PC has a conventional PCI bus"
 
-/* Where a property is not here: for drivers that begin so, the values that ask for nothing else than
- * what is there (separated by spaces), and why others cannot be had. */
+/* Where a property is not here: for drivers that begin so, the values that ask for nothing else
+ * than what is there (separated by spaces), and why others cannot be had. */
 static const struct {
 	const char *driver, *key, *accepted, *why;
 } absent[] = {

@@ -12,13 +12,13 @@
 /* Whether `text`, an argument of -device, asks for the properties of its driver ("e1000,help");
  * copies the driver's name. */
 bool properties_asked(const char *text, char *driver, size_t size);
-/* Prints them, as `-device DRIVER,help` shows them; the lists are NULL-terminated, the second may be
- * NULL. */
+/* Prints them, as `-device DRIVER,help` shows them; the lists are NULL-terminated, the second may
+ * be NULL. */
 void properties_print(const char *driver, const char *const *keys, const char *const *more);
 
 /*
- * Looks through what nobody read yet for properties that QEMU's device has and this one has not. One
- * with the value that asks for what is there anyway (aer=off) is marked as read; any other is
+ * Looks through what nobody read yet for properties that QEMU's device has and this one has not.
+ * One with the value that asks for what is there anyway (aer=off) is marked as read; any other is
  * refused with a sentence.
  */
 int properties_check_absent(struct opts *opts, const char *driver, struct error *err);

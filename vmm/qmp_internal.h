@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* QMP: what its server (qmp.c) and its commands (qmp_commands.c) share. All under the machine lock. */
+/* QMP: what its server (qmp.c) and its commands (qmp_commands.c) share. All under the machine
+ * lock. */
 #ifndef VMM_QMP_INTERNAL_H
 #define VMM_QMP_INTERNAL_H
 

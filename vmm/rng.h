@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* -object rng-random, rng-builtin and rng-egd: where a virtio-rng card's random numbers come from. */
+/* -object rng-random, rng-builtin and rng-egd: where a virtio-rng card's random numbers come
+ * from. */
 #ifndef VMM_RNG_H
 #define VMM_RNG_H
 

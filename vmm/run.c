@@ -258,7 +258,8 @@ static void serve_requests(void *opaque)
 	}
 }
 
-/* The loop will carry a request out. When a guest's access asked for it, what follows that access must not run. */
+/* The loop will carry a request out. When a guest's access asked for it, what follows that access
+ * must not run. */
 static void schedule_request(struct machine *m)
 {
 	if (current_cpu >= 0 && m->state == RUN_RUNNING)
