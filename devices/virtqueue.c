@@ -15,7 +15,8 @@
  * where VIRTIO_F_EVENT_IDX was agreed on (2.7.7, 2.7.10).
  *
  * Left out: packed virtqueues (2.8): the driver's ring and ours are in memory of one host, so their
- * gain, fewer cache lines moved, is small; in-order completion; notification data.
+ * gain, fewer cache lines moved, is small (docs/devices.md has the figure); in-order completion;
+ * notification data.
  */
 #include "core/memory.h"
 #include "core/state.h"
