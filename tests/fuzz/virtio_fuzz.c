@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: a hostile driver of virtio cards. The input is a list of operations on a machine with
- * two disks, two network cards on a hub, a serial card and a random number generator: registers of
- * both interfaces, rings laid out well or badly, descriptors with any address and length, indices
- * that jump, resets while requests are in flight, bus mastering and MSI-X switched at will. Nothing
- * is expected but that the machine stays whole and every operation ends.
+ * two disks, two network cards on a hub, a serial card and a random number generator, and of three more
+ * cards whose other side moves as well (virtio_host.c): registers of both interfaces, rings laid out
+ * well or badly and moved while requests are in flight, descriptors and tables with any address and
+ * length, indices that jump, resets of cards and queues at any time, bus mastering and MSI-X switched at
+ * will. Nothing is expected but that the machine stays whole, that every operation ends and that ROM
+ * stays what it was.
  */
 #include "core/iobus.h"
 #include "core/memory.h"
@@ -13,12 +15,13 @@
 #include "lib/text.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/rig.h"
+#include "tests/fuzz/virtio_host.h"
 #include <stdio.h>
 #include <stdlib.h>
 
 /* Each operation is its number and then its operands. */
 enum operation {
-	OP_START, /* card (u8), features (u32), how (u8): 1 modern */
+	OP_START, /* card (u8), features (u32), how (u8): 1 modern, 2 with queue reset */
 	OP_PORT,  /* card, offset (u8), size with bit 7: write, value (u32) */
 	OP_MMIO,  /* card, offset (u16), size with bit 7: write, value (u32) */
 	OP_MSIX,  /* card, offset (u16), value (u32) */
@@ -29,27 +32,50 @@ enum operation {
 	OP_INDEX,   /* card, queue, available index (u16) */
 	OP_REQUEST, /* card, queue, type (u8), sector (u16), length (u16), write (u8) */
 	OP_SETTLE,  /* - */
-	OP_RESET,   /* card; 7 of 8: only the card */
+	OP_RESET,   /* card; 15 of 16: only the card */
 	OP_CONFIG,  /* card, register (u8), value (u32) */
 	OP_TIME,    /* how long (u16) in units of 64 us */
+	OP_HOST,    /* see virtio_host.c */
+	OP_QUEUE,   /* card, queue, how (u8): 1 reset, 2 enabled; size (u8), three places (u8) */
+	OP_TABLE,   /* card, queue, count (u8), flags of the first (u8); for each place (u8), offset
+		       (u16), length (u16), how (u8) */
+	OP_CONTROL, /* card, queue, class (u8), command (u8), length (u8): from the input */
+	OP_FRAME,   /* card, queue, header (12), length (u16), how (u8): 1 IPv6 */
+	OP_VECTORS, /* card, vectors that are masked (u8), function masked (u8) */
 	OPERATIONS
 };
 
 enum {
-	CARDS = 6,
-	QUEUES = 6,
+	CARDS = 9,
+	QUEUES = 8,
 	FIRST_SLOT = 0x10,
+	HOST_SLOT = 0x16, /* of the cards of virtio_host.c, the last three */
 	IO_BASE = 0xC000, /* 256 ports a card */
 	RINGS = 0x100000, /* 64 KiB a queue, 512 KiB a card */
 	RING_AVAIL = 0x8000,
 	RING_USED = 0xA000,
+	BUFFERS = 0x600000, /* 64 KiB a queue; behind them what descriptors may name */
+	TARGETS = 0x700000,
+	TABLES = 0x7C0000,
 	RAM_MIB = 8,
+	ROM = 0xFFFF0000u,
+	ROM_SIZE = 0x10000,
 	ADVANCE_UNIT = 64000,
 };
 #define MODERN(card) (0xE0000000u + (card)*0x100000u)
 #define MSIX(card)   (0xE0080000u + (card)*0x100000u)
 
+/* Where guests should not have rings, tables and buffers, and where they may. */
+static const uint64_t places[] = {TARGETS,    0,     (RAM_MIB << 20) - 0x100, 0xA0000, 0xF0000,
+				  0xE0000000, RINGS, 0xFFFFFFFFFFFFFF00,      ROM};
+
 static struct machine *machine;
+static struct virtio_host *host;
+
+static uint64_t a_place(uint8_t which)
+{
+	return places[which % ARRAY_SIZE(places)];
+}
 
 static void config_write(unsigned card, unsigned reg, unsigned size, uint32_t value)
 {
@@ -88,11 +114,20 @@ static uint64_t avail(unsigned card, unsigned queue, bool modern)
 	return modern ? ring(card, queue) + RING_AVAIL : ring(card, queue) + 16ull * size;
 }
 
+/* The first of the last four descriptors of the table, which whole requests are made of. */
+static uint16_t spare(unsigned card, unsigned queue)
+{
+	iobus_write(machine->io, (uint16_t)(IO_BASE + 256 * card + 14), 2, queue);
+	uint32_t size = iobus_read(machine->io, (uint16_t)(IO_BASE + 256 * card + 12), 2);
+	return (uint16_t)(size >= 4 ? size - 4 : 0);
+}
+
 static void start(struct fuzz_input *in)
 {
 	unsigned card = fuzz_u8(in) % CARDS;
 	uint32_t features = fuzz_u32(in);
-	bool modern = fuzz_u8(in) & 1;
+	uint8_t how = fuzz_u8(in);
+	bool modern = how & 1;
 
 	configure(card);
 	port(card, 18, 1, 0);
@@ -101,7 +136,7 @@ static void start(struct fuzz_input *in)
 		port(card, 4, 4, features);
 	for (unsigned i = 0; modern && i < 2; i++) {
 		mmio(MODERN(card) + 8, 4, i);
-		mmio(MODERN(card) + 12, 4, i ? 1 : features);
+		mmio(MODERN(card) + 12, 4, i ? (how & 2 ? 0x101 : 1) : features);
 	}
 	if (modern)
 		mmio(MODERN(card) + 20, 1, 11);
@@ -142,13 +177,10 @@ static void registers(struct fuzz_input *in, enum operation op)
 
 static void descriptor(struct fuzz_input *in)
 {
-	static const uint64_t places[] = {
-		0x300000,   0,     (RAM_MIB << 20) - 0x100, 0xA0000, 0xF0000,
-		0xE0000000, RINGS, 0xFFFFFFFFFFFFFF00};
 	unsigned card = fuzz_u8(in) % CARDS, queue = fuzz_u8(in) % QUEUES, index = fuzz_u8(in);
 	uint8_t place = fuzz_u8(in), d[16];
 
-	store_le64(d, places[place % ARRAY_SIZE(places)] + fuzz_u16(in));
+	store_le64(d, a_place(place & 0x7F) + fuzz_u16(in));
 	uint32_t len = fuzz_u32(in);
 	store_le32(d + 8, place & 0x80 ? len : len % 0x1000);
 	store_le16(d + 12, fuzz_u8(in) & 7);
@@ -189,34 +221,144 @@ static void offer(struct fuzz_input *in)
 		kick(card, queue);
 }
 
+static void put_desc(uint64_t at, uint64_t to, uint32_t len, uint16_t flags, uint16_t next)
+{
+	uint8_t d[16];
+
+	store_le64(d, to);
+	store_le32(d + 8, len);
+	store_le16(d + 12, flags);
+	store_le16(d + 14, next);
+	mem_write(machine->mem, at, d, sizeof(d));
+}
+
 /* A chain that begins well: a header as a disk, or a network card, takes it. */
 static void request(struct fuzz_input *in)
 {
 	unsigned card = fuzz_u8(in) % CARDS, queue = fuzz_u8(in) % QUEUES;
-	uint8_t header[16] = {0}, d[16] = {0};
-	uint32_t table = ring(card, queue), at = 0x400000 + 0x10000 * queue;
+	uint8_t header[16] = {0};
+	uint32_t table = ring(card, queue), at = BUFFERS + 0x10000 * queue;
+	uint16_t first = spare(card, queue);
 
 	header[0] = fuzz_u8(in);
 	store_le16(header + 8, fuzz_u16(in));
 	uint16_t len = fuzz_u16(in);
 	bool write = fuzz_u8(in) & 1;
 	mem_write(machine->mem, at, header, sizeof(header));
-	store_le64(d, at);
-	store_le32(d + 8, 16);
-	store_le16(d + 12, 1);
-	store_le16(d + 14, 201);
-	mem_write(machine->mem, table + 16 * 200, d, sizeof(d));
-	store_le64(d, at + 16);
-	store_le32(d + 8, len);
-	store_le16(d + 12, write ? 3 : 1);
-	store_le16(d + 14, 202);
-	mem_write(machine->mem, table + 16 * 201, d, sizeof(d));
-	store_le64(d, at + 0xFFF0);
-	store_le32(d + 8, 1);
-	store_le16(d + 12, 2);
-	mem_write(machine->mem, table + 16 * 202, d, sizeof(d));
-	offer_head(card, queue, 200);
+	put_desc(table + 16u * first, at, 16, 1, first + 1);
+	put_desc(table + 16u * (first + 1u), at + 16, len, write ? 3 : 1, first + 2);
+	put_desc(table + 16u * (first + 2u), at + 0xFFF0, 1, 2, 0);
+	offer_head(card, queue, first);
 	kick(card, queue);
+}
+
+/* A queue is taken away, and put somewhere, while it may be in use. */
+static void move_queue(struct fuzz_input *in)
+{
+	unsigned card = fuzz_u8(in) % CARDS, queue = fuzz_u8(in) % QUEUES;
+	uint8_t how = fuzz_u8(in), size = fuzz_u8(in);
+
+	mmio(MODERN(card) + 22, 2, queue);
+	if (how & 1)
+		mmio(MODERN(card) + 58, 2, 1);
+	mmio(MODERN(card) + 24, 2, 1u << size % 12);
+	for (unsigned n = 0; n < 3; n++) {
+		uint8_t place = fuzz_u8(in);
+		uint64_t at = place & 0x80 ? a_place(place & 0x7F)
+					   : ring(card, queue) +
+						     n * (place ? RING_AVAIL / 2u : RING_AVAIL);
+		mmio(MODERN(card) + 32 + 8 * n, 4, (uint32_t)at);
+		mmio(MODERN(card) + 36 + 8 * n, 4, (uint32_t)(at >> 32));
+	}
+	if (how & 2)
+		mmio(MODERN(card) + 28, 2, 1);
+}
+
+/* An indirect table, and a chain that names it. */
+static void indirect(struct fuzz_input *in)
+{
+	unsigned card = fuzz_u8(in) % CARDS, queue = fuzz_u8(in) % QUEUES;
+	unsigned count = fuzz_u8(in), flags = fuzz_u8(in) & 7;
+	uint32_t table = TABLES + 0x1000 * queue;
+
+	for (unsigned n = 0; n < count && n < 255; n++) {
+		uint8_t place = fuzz_u8(in);
+		uint64_t to = a_place(place) + fuzz_u16(in);
+		uint32_t len = fuzz_u16(in);
+		uint8_t how = fuzz_u8(in);
+		put_desc(table + 16 * n, to, len,
+			 (uint16_t)((n + 1 < count) | (how & 1 ? 2 : 0) | (how == 0xFF ? 4 : 0)),
+			 how & 0x80 ? how : (uint16_t)(n + 1));
+	}
+	uint16_t head = spare(card, queue) + 3;
+	put_desc(ring(card, queue) + 16u * head, table, 16 * count, (uint16_t)(flags ^ 4), 0);
+	offer_head(card, queue, head);
+	kick(card, queue);
+}
+
+/* What a driver sends in one readable piece, and a byte or more for the answer. */
+static void two_pieces(unsigned card, unsigned queue, const uint8_t *data, size_t len)
+{
+	uint32_t at = BUFFERS + 0x10000 * queue, table = ring(card, queue);
+	uint16_t first = spare(card, queue);
+
+	mem_write(machine->mem, at, data, len);
+	put_desc(table + 16u * first, at, (uint32_t)len, 1, first + 1);
+	put_desc(table + 16u * (first + 1u), at + 0xFF00, 16, 2, 0);
+	offer_head(card, queue, first);
+	kick(card, queue);
+}
+
+static void control(struct fuzz_input *in)
+{
+	unsigned card = fuzz_u8(in) % CARDS, queue = fuzz_u8(in) % QUEUES;
+	uint8_t data[2 + UINT8_MAX];
+
+	data[0] = fuzz_u8(in);
+	data[1] = fuzz_u8(in);
+	size_t len = fuzz_u8(in);
+	fuzz_take(in, data + 2, len);
+	two_pieces(card, queue, data, len + 2);
+}
+
+/* A frame that may well be what its header says. */
+static void tcp_frame(struct fuzz_input *in)
+{
+	unsigned card = fuzz_u8(in) % CARDS, queue = fuzz_u8(in) % QUEUES;
+	static uint8_t data[12 + 60000];
+	uint8_t *f = data + 12;
+
+	memset(data, 0, 256);
+	memset(f, 0xFF, 6);
+	fuzz_take(in, data, 12);
+	size_t len = fuzz_u16(in) % (sizeof(data) - 12 + 1);
+	bool v6 = fuzz_u8(in) & 1;
+	store_be16(f + 12, v6 ? 0x86DD : 0x0800);
+	f[14] = v6 ? 0x60 : 0x45;
+	f[v6 ? 20 : 23] = 6;
+	store_be16(f + 16, (uint16_t)(len > 14 ? len - 14 : 0));
+	f[v6 ? 66 : 46] = 0x50;
+	two_pieces(card, queue, data, len + 12);
+}
+
+static void vectors(struct fuzz_input *in)
+{
+	unsigned card = fuzz_u8(in) % CARDS;
+	uint8_t masked = fuzz_u8(in), function_masked = fuzz_u8(in) & 1;
+
+	for (unsigned n = 0; n < QUEUES + 2; n++) {
+		mmio(MSIX(card) + 16 * n, 4, 0xFEE00000);
+		mmio(MSIX(card) + 16 * n + 8, 4, 0x40 + n);
+		mmio(MSIX(card) + 16 * n + 12, 4, masked >> n % 8 & 1);
+	}
+	config_write(card, 0x40, 4, function_masked ? 0xC0000000 : 0x80000000);
+	mmio(MODERN(card) + 16, 2, 0);
+	port(card, 20, 2, function_masked);
+	for (unsigned n = 0; n < QUEUES; n++) {
+		mmio(MODERN(card) + 22, 2, n);
+		mmio(MODERN(card) + 26, 2, n + 1);
+		port(card, 22, 2, n + 1);
+	}
 }
 
 static void ram(struct fuzz_input *in)
@@ -233,7 +375,7 @@ static void reset(struct fuzz_input *in)
 {
 	uint8_t which = fuzz_u8(in);
 
-	if (which % 8) {
+	if (which % 16) {
 		port(which % CARDS, 18, 1, 0);
 		return;
 	}
@@ -254,6 +396,7 @@ static void step(struct fuzz_input *in)
 		card = fuzz_u8(in) % CARDS;
 		uint16_t offset = fuzz_u16(in);
 		mmio(MSIX(card) + offset % 0x1000, 4, fuzz_u32(in));
+		mem_mmio_read(machine->mem, MSIX(card) + (offset % 0x1000 & ~3u), 4);
 		break;
 	case OP_RAM: ram(in); break;
 	case OP_DESC: descriptor(in); break;
@@ -271,8 +414,15 @@ static void step(struct fuzz_input *in)
 		card = fuzz_u8(in) % CARDS;
 		uint8_t reg = fuzz_u8(in);
 		config_write(card, reg, 4, fuzz_u32(in));
+		iobus_read(machine->io, 0xCFC, 4);
 		break;
 	case OP_TIME: rig_advance(machine, (uint64_t)fuzz_u16(in) * ADVANCE_UNIT); break;
+	case OP_HOST: virtio_host_event(host, in); break;
+	case OP_QUEUE: move_queue(in); break;
+	case OP_TABLE: indirect(in); break;
+	case OP_CONTROL: control(in); break;
+	case OP_FRAME: tcp_frame(in); break;
+	case OP_VECTORS: vectors(in); break;
 	case OPERATIONS: break;
 	}
 }
@@ -318,14 +468,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = fuzz_input(data, size);
 
+	static uint8_t before[ROM_SIZE], after[ROM_SIZE];
+
 	machine = build();
 	loop_lock(machine->loop);
+	host = virtio_host_new(machine, HOST_SLOT);
+	mem_read(machine->mem, ROM, before, sizeof(before));
 	for (unsigned n = 0; n < CARDS; n++)
 		configure(n);
 	while (fuzz_left(&in))
 		step(&in);
 	rig_settle(machine);
 	rig_settle(machine);
+	mem_read(machine->mem, ROM, after, sizeof(after));
+	if (memcmp(before, after, sizeof(before)) != 0)
+		abort();
+	virtio_host_free(host);
 	loop_unlock(machine->loop);
 	rig_machine_free(machine);
 	return 0;
@@ -335,7 +493,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	{                                                                                          \
 		(const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})             \
 	}
-#define START(card, modern) OP_START, card, 0xFF, 0xFF, 0xFF, 0x3F, modern
+/* `how` 3: modern, with queue reset. */
+#define START(card, how) OP_START, card, 0xFF, 0xFF, 0xFF, 0x3F, how
+#define HEADER(flags, gso, mss, start, offset)                                                     \
+	flags, gso, 0, 0, mss & 0xFF, mss >> 8, start, 0, offset, 0, 0, 0
+#define CONTROL(card, queue, ...) OP_CONTROL, card, queue, __VA_ARGS__, OP_SETTLE
+#define PORT_EVENT(port, event)   CONTROL(7, 3, port, 0, 6, 0, 0, event, 0, 1, 0)
+/* A buffer of 4 KiB for the card to write to. */
+#define RECEIVE(card, queue, index)                                                                \
+	OP_DESC, card, queue, index, 0, 0, index * 16, 0xFF, 0x0F, 0, 0, 2, 0, OP_OFFER, card,     \
+		queue, index, 1
+#define HOST_FRAME(queue, target, len)                                                             \
+	OP_HOST, 0, queue, HEADER(1, 0, 0, 34, 16), target, len & 0xFF, len >> 8, 20
 
 static const struct {
 	const uint8_t *bytes;
@@ -364,6 +533,79 @@ static const struct {
 	BYTES(START(0, 1), OP_CONFIG, 0, 4, 3, 0, 0, 0, OP_REQUEST, 0, 0, 0, 1, 0, 0, 2, 1,
 	      OP_SETTLE, OP_CONFIG, 0, 4, 7, 0, 0, 0, OP_SETTLE, OP_CONFIG, 0, 0x40, 0, 0, 0, 0x80,
 	      OP_MSIX, 0, 0, 0, 0, 0, 0xE0, 0xFE, OP_REQUEST, 0, 0, 0, 1, 0, 0, 2, 1, OP_SETTLE),
+	/* queues moved away with requests in flight, to places of all kinds */
+	BYTES(START(0, 3), OP_REQUEST, 0, 0, 0, 1, 0, 0, 2, 1, OP_QUEUE, 0, 0, 3, 6, 0, 0, 0,
+	      OP_REQUEST, 0, 0, 0, 1, 0, 0, 2, 1, OP_SETTLE, OP_QUEUE, 0, 0, 3, 8, 0x80, 0x83, 0x85,
+	      OP_SETTLE, START(0, 3), OP_QUEUE, 0, 0, 3, 8, 0x86, 0x86, 0x86, OP_REQUEST, 0, 0, 0,
+	      1, 0, 0, 2, 1, OP_SETTLE, START(0, 3), OP_QUEUE, 0, 0, 3, 4, 0x84, 0x88, 0,
+	      OP_SETTLE),
+	/* indirect tables: of a read, with an address in ROM, nested, in a loop of its own */
+	BYTES(START(0, 3), OP_TABLE, 0, 0, 3, 0, 0, 0, 0, 16, 0, 0, 0, 16, 0, 0, 2, 1, 0, 0, 4, 1,
+	      0, 1, OP_SETTLE, OP_TABLE, 0, 0, 2, 0, 8, 0, 0, 16, 0, 0, 8, 0, 0, 0, 2, 1, OP_SETTLE,
+	      START(0, 3), OP_TABLE, 0, 0, 2, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 16, 0, 0xFF, OP_SETTLE,
+	      START(0, 3), OP_TABLE, 0, 0, 2, 0, 0, 0, 0, 16, 0, 0x80, 5, 0, 0, 16, 0, 0,
+	      OP_SETTLE),
+	/* the network card on the wire: every control command */
+	BYTES(START(6, 3), CONTROL(6, 6, 0, 0, 1, 0), CONTROL(6, 6, 0, 2, 1, 1),
+	      CONTROL(6, 6, 1, 0, 20, 1, 0, 0, 0, 2, 0, 0, 0, 0, 9, 1, 0, 0, 0, 1, 0, 0x5E, 0, 0,
+		      1),
+	      HOST_FRAME(0, 2, 60), HOST_FRAME(0, 3, 60), CONTROL(6, 6, 1, 1, 6, 2, 0, 0, 0, 0, 9),
+	      CONTROL(6, 6, 2, 0, 2, 5, 0), CONTROL(6, 6, 2, 1, 2, 5, 0), CONTROL(6, 6, 3, 0, 0),
+	      CONTROL(6, 6, 4, 0, 2, 3, 0), CONTROL(6, 6, 5, 0, 8, 2, 0, 0, 0, 0, 0, 0, 0),
+	      CONTROL(6, 6, 1, 0, 4, 0xFF, 0xFF, 0, 0), CONTROL(6, 6, 9, 0, 0), OP_OFFER, 6, 6, 61,
+	      1, OP_SETTLE),
+	/* frames between the cards on the hub, whose checksums are verified */
+	BYTES(START(2, 1), START(3, 3), RECEIVE(3, 0, 0), RECEIVE(3, 0, 1), RECEIVE(3, 0, 2),
+	      OP_FRAME, 2, 1, HEADER(0, 0, 0, 0, 0), 0x80, 0, 0, OP_SETTLE, OP_FRAME, 2, 1,
+	      HEADER(1, 0, 0, 34, 16), 0x80, 0, 0, OP_SETTLE, OP_FRAME, 2, 1,
+	      HEADER(1, 0, 0, 54, 16), 0x80, 0, 1, OP_SETTLE),
+	/* frames from the wire into too few buffers, full wires, segments of a large frame */
+	BYTES(START(6, 3), RECEIVE(6, 0, 0), RECEIVE(6, 0, 1), HOST_FRAME(0, 0, 9000),
+	      RECEIVE(6, 0, 2), OP_SETTLE, HOST_FRAME(1, 1, 100), HOST_FRAME(2, 0x82, 60), OP_HOST,
+	      1, OP_FRAME, 6, 1, HEADER(1, 1, 1448, 34, 16), 0x40, 0x1F, 0, OP_SETTLE, OP_HOST, 1,
+	      OP_SETTLE, OP_HOST, 3, 0, OP_HOST, 3, 0, OP_RESET, 6, OP_HOST, 2, START(6, 3),
+	      OP_FRAME, 6, 1, HEADER(1, 1, 1448, 34, 16), 0x40, 0x1F, 0, OP_FRAME, 6, 3,
+	      HEADER(1, 4, 100, 54, 16), 0x40, 0x1F, 1, OP_FRAME, 6, 1, HEADER(1, 0, 0, 34, 16),
+	      0x40, 0, 0, OP_SETTLE),
+	/* a driver of one queue and small headers on that wire */
+	BYTES(OP_START, 6, 0x20, 0, 1, 0, 0, RECEIVE(6, 0, 0), HOST_FRAME(0, 0, 1000), OP_SETTLE,
+	      OP_FRAME, 6, 1, HEADER(0, 0, 0, 0, 0), 0x40, 0, 0, OP_SETTLE, OP_HOST, 8, 0,
+	      OP_SETTLE),
+	/* serial ports: the driver announces itself, opens, input, a peer that comes and goes */
+	BYTES(START(7, 3), RECEIVE(7, 2, 0), RECEIVE(7, 2, 1), RECEIVE(7, 2, 2), RECEIVE(7, 2, 3),
+	      RECEIVE(7, 2, 4), RECEIVE(7, 2, 5), RECEIVE(7, 2, 6), PORT_EVENT(0, 0),
+	      PORT_EVENT(0, 3), PORT_EVENT(2, 3), PORT_EVENT(2, 6), PORT_EVENT(1, 6),
+	      RECEIVE(7, 6, 0), OP_HOST, 4, 2, 0, 4, OP_SETTLE, OP_HOST, 5, OP_SETTLE,
+	      RECEIVE(7, 4, 0), OP_HOST, 4, 1, 0, 4, CONTROL(7, 5, 65, 66, 3, 67, 68, 69), OP_HOST,
+	      6, OP_HOST, 5, OP_SETTLE, CONTROL(7, 5, 65, 66, 3, 67, 68, 69),
+	      CONTROL(7, 1, 65, 66, 3, 67, 68, 69), OP_QUEUE, 7, 5, 3, 6, 0, 0, 0, OP_HOST, 8, 0,
+	      OP_TIME, 1, 0, OP_SETTLE),
+	/* random numbers: none, some, more than the limit, time passes, the source ends */
+	BYTES(START(8, 3), RECEIVE(8, 0, 0), RECEIVE(8, 0, 1), RECEIVE(8, 0, 2), OP_SETTLE, OP_HOST,
+	      7, 10, 0, OP_SETTLE, OP_HOST, 7, 0, 8, OP_SETTLE, RECEIVE(8, 0, 3), OP_SETTLE,
+	      OP_TIME, 0xFF, 0, OP_SETTLE, OP_QUEUE, 8, 0, 3, 3, 0, 0, 0, RECEIVE(8, 0, 4), OP_HOST,
+	      7, 0, 0, OP_SETTLE, OP_RESET, 8, OP_SETTLE),
+	/* MSI-X with all vectors, some masked; state saved and loaded, whole and damaged */
+	BYTES(START(0, 3), OP_VECTORS, 0, 0, 0, OP_REQUEST, 0, 0, 0, 1, 0, 0, 2, 1, OP_SETTLE,
+	      OP_VECTORS, 0, 0xFF, 0, OP_REQUEST, 0, 0, 0, 1, 0, 0, 2, 1, OP_SETTLE, OP_VECTORS, 0,
+	      0, 1, OP_REQUEST, 0, 0, 0, 1, 0, 0, 2, 1, OP_SETTLE, OP_VECTORS, 0, 0, 0, OP_HOST, 8,
+	      0, OP_TIME, 1, 0, OP_SETTLE, OP_HOST, 8, 2, 0, 4, 1, 0, 8, 0xFF, OP_TIME, 1, 0,
+	      OP_SETTLE),
+	/* discard, zeroes, an identity, the cache's switch, what is no request */
+	BYTES(START(1, 3), OP_REQUEST, 1, 0, 8, 0, 0, 20, 0, 1, OP_SETTLE,
+	      CONTROL(1, 0, 11, 0, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0,
+		      0, 0, 8, 0, 0, 0, 0, 0, 0, 0),
+	      CONTROL(1, 0, 13, 0, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0,
+		      0, 0, 8, 0, 0, 0, 1, 0, 0, 0),
+	      OP_REQUEST, 1, 0, 99, 0, 0, 16, 0, 0, OP_SETTLE, OP_MMIO, 1, 0x20, 0x20, 0x80, 0, 0,
+	      0, 0, OP_REQUEST, 1, 0, 1, 0, 0, 0, 2, 0, OP_MMIO, 1, 0, 0x20, 0, 0, 0, 0, 0,
+	      OP_SETTLE),
+	/* the window in configuration space; a legacy driver's page 0; features without version 1 */
+	BYTES(START(0, 3), OP_CONFIG, 0, 0x94, 4, 0, 0, 0, OP_CONFIG, 0, 0x98, 20, 0, 0, 0,
+	      OP_CONFIG, 0, 0x9C, 1, 0, 0, 0, OP_CONFIG, 0, 0xA0, 0, 0, 0, 0, OP_CONFIG, 0, 0x98, 0,
+	      0x20, 0, 0, OP_CONFIG, 0, 0x9C, 4, 0, 0, 0, OP_CONFIG, 0, 0xA0, 0, 0, 0, 0,
+	      START(0, 0), OP_PORT, 0, 8, 0x82, 0, 0, 0, 0, OP_MMIO, 0, 20, 0, 0x80, 11, 0, 0, 0,
+	      OP_SETTLE),
 };
 
 static size_t seed(unsigned n, uint8_t *buf, size_t max)
