@@ -25,7 +25,7 @@ def test_wrong_objects_are_refused_in_one_line():
                        ("secret,id=a,data=x,file=y", "data= or file="),
                        ("secret,id=a,data=x,colour=red", "unknown parameter 'colour'"),
                        ("secret,id=a,data=%%%,format=base64", "not in Base64"),
-                       ("secret,id=a,data=x,keyid=b", "not supported"),
+                       ("secret,id=a,data=x,keyid=b", "needs iv="),
                        ("tls-creds-psk,id=a", "needs dir="),
                        ("tls-creds-psk,id=a,dir=/nonexistent", "/nonexistent/keys.psk"),
                        ("tls-creds-x509,id=a,dir=/nonexistent", "/nonexistent/ca-cert.pem"),
