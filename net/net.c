@@ -319,6 +319,21 @@ void net_filter_detach(struct net_filter *filter)
 	list_remove(&filter->link);
 }
 
+void net_describe_filters(const struct net_port *port, struct strbuf *out)
+{
+	struct list *it;
+	if (!list_empty(&port->filters))
+		strbuf_puts(out, "filters:\n");
+	list_for_each(it, &port->filters)
+	{
+		struct net_filter *filter = list_entry(it, struct net_filter, link);
+		strbuf_printf(out, "  - %s: ", filter->id ? filter->id : "");
+		if (filter->describe)
+			filter->describe(filter, out);
+		strbuf_puts(out, "\n");
+	}
+}
+
 static void run_filters(struct net_port *port, bool sent, const struct iovec *iov, int count,
 			size_t len)
 {

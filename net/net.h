@@ -186,11 +186,17 @@ unsigned net_peer_queues(const struct net_port *port);
 struct net_filter {
 	void (*frame)(struct net_filter *filter, bool sent_by_port, const struct iovec *iov,
 		      int count, size_t len);
+	/* For `info network`: "type=filter-dump,..."; may be NULL. */
+	void (*describe)(struct net_filter *filter, struct strbuf *out);
+	const char *id;        /* of the object, valid as long as it; may be NULL */
 	struct net_port *port; /* NULL once the port is gone */
 	struct list link;
 };
 void net_filter_attach(struct net_filter *filter, struct net_port *port);
 void net_filter_detach(struct net_filter *filter);
+
+/* Prints the filters of a port, if it has any. */
+void net_describe_filters(const struct net_port *port, struct strbuf *out);
 
 /* Copies at most `len` bytes from offset `from` of the vector; returns how many. */
 size_t net_iov_copy(void *buf, size_t len, const struct iovec *iov, int count, size_t from);

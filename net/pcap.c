@@ -29,7 +29,7 @@ struct pcap_dump {
 	int fd;
 	unsigned maxlen;
 	enum pcap_frames frames;
-	char *path;
+	char *id, *path;
 	uint8_t record[RECORD_LEN + NET_FRAME_MAX];
 };
 
@@ -56,14 +56,24 @@ static void write_frame(struct net_filter *filter, bool sent, const struct iovec
 	}
 }
 
-struct pcap_dump *pcap_dump_new(struct net_port *port, const char *path, unsigned maxlen,
-				enum pcap_frames frames, struct error *err)
+static void describe(struct net_filter *filter, struct strbuf *out)
+{
+	static const char *const queues[] = {
+		[PCAP_ALL] = "all", [PCAP_RECEIVED] = "rx", [PCAP_SENT] = "tx"};
+	struct pcap_dump *d = container_of(filter, struct pcap_dump, filter);
+	strbuf_printf(out, "type=filter-dump,file=%s,maxlen=%u,status=on,netdev=%s,queue=%s",
+		      d->path, d->maxlen, net_port_id(filter->port), queues[d->frames]);
+}
+
+struct pcap_dump *pcap_dump_new(struct net_port *port, const char *id, const char *path,
+				unsigned maxlen, enum pcap_frames frames, struct error *err)
 {
 	uint8_t header[MAGIC_LEN] = {0};
 	struct pcap_dump *d = xcalloc(1, sizeof(*d));
 	d->maxlen = maxlen;
 	d->frames = frames;
 	d->filter.frame = write_frame;
+	d->filter.describe = describe;
 	d->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (d->fd < 0) {
 		error_errno(err, errno, "cannot write '%s'", path);
@@ -80,6 +90,8 @@ struct pcap_dump *pcap_dump_new(struct net_port *port, const char *path, unsigne
 		goto fail;
 	}
 	net_filter_attach(&d->filter, port);
+	d->id = xstrdup(id);
+	d->filter.id = d->id;
 	d->path = xstrdup(path);
 	return d;
 fail:
@@ -96,6 +108,7 @@ void pcap_dump_free(struct pcap_dump *d)
 	net_filter_detach(&d->filter);
 	if (d->fd >= 0)
 		close(d->fd);
+	free(d->id);
 	free(d->path);
 	free(d);
 }

@@ -13,9 +13,9 @@ struct pcap_dump;
 enum pcap_frames { PCAP_ALL, PCAP_RECEIVED, PCAP_SENT };
 
 /* Creates (or empties) the file and starts writing what passes the port, at most `maxlen` bytes
- * of each frame. */
-struct pcap_dump *pcap_dump_new(struct net_port *port, const char *path, unsigned maxlen,
-				enum pcap_frames frames, struct error *err);
+ * of each frame. `id` is copied. */
+struct pcap_dump *pcap_dump_new(struct net_port *port, const char *id, const char *path,
+				unsigned maxlen, enum pcap_frames frames, struct error *err);
 void pcap_dump_free(struct pcap_dump *dump);
 
 #endif

@@ -435,22 +435,57 @@ static int start_group(struct sock *s, const struct socket_addr *local, struct e
 	return 0;
 }
 
-static int parse_fd(struct sock *s, const char *text, struct error *err)
+static int parse_fd(struct sock *s, const char *key, const char *text, struct error *err)
 {
 	uint64_t fd;
-	int type = 0, r = parse_u64(text, "'fd'", 0, INT32_MAX, &fd, err);
+	int type = 0, r = parse_u64(text, key, 0, INT32_MAX, &fd, err);
 	socklen_t len = sizeof(type);
 	if (r < 0)
 		return r;
 	if (getsockopt((int)fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
-		return error_errno(err, errno, "fd=%s is no socket", text);
+		return error_errno(err, errno, "%s=%s is no socket", key, text);
 	int flags = fcntl((int)fd, F_GETFL);
 	if (flags < 0 || fcntl((int)fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
 	    fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0)
-		return error_errno(err, errno, "fd=%s", text);
+		return error_errno(err, errno, "%s=%s", key, text);
 	s->stream = type == SOCK_STREAM;
 	s->fd = (int)fd;
 	return 0;
+}
+
+/* PREFIX.type=fd,PREFIX.str=N: a socket that somebody else made; with `listening` one that peers come
+ * to. 1, 0 if the type is another one, or -errno. */
+static int socket_from_opts(struct sock *s, struct opts *opts, const char *prefix, bool stream,
+			    bool listening, struct error *err)
+{
+	char type_key[32], key[32];
+	int accepts = 0;
+	socklen_t len = sizeof(accepts);
+	snprintf(type_key, sizeof(type_key), "%s.type", prefix);
+	snprintf(key, sizeof(key), "%s.str", prefix);
+	const char *type = opts_get(opts, type_key);
+	if (!type || strcmp(type, "fd") != 0)
+		return 0;
+	const char *text = opts_get(opts, key);
+	if (!text)
+		return error_set(err, EINVAL, "%s=fd needs %s= with the number of a socket",
+				 type_key, key);
+	int r = parse_fd(s, key, text, err);
+	if (r < 0)
+		return r;
+	if (s->stream != stream)
+		return error_set(err, EINVAL, "%s=%s must be a %s socket", key, text,
+				 stream ? "stream" : "datagram");
+	getsockopt(s->fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &len);
+	if (stream && !!accepts != listening)
+		return error_set(err, EINVAL, "%s=%s must be a %s socket", key, text,
+				 listening ? "listening" : "connected");
+	if (listening) {
+		s->listen_fd = s->fd;
+		s->fd = -1;
+	}
+	snprintf(s->text, sizeof(s->text), "fd=%s", text);
+	return 1;
 }
 
 static struct net_port *socket_open(const struct netdev_env *env, const char *id, struct opts *opts,
@@ -475,7 +510,7 @@ static struct net_port *socket_open(const struct netdev_env *env, const char *id
 	const char *address = listen_at ? listen_at : peer ? peer : group ? group : udp;
 	s->server = listen_at != NULL;
 	if (fd)
-		r = parse_fd(s, fd, err);
+		r = parse_fd(s, "fd", fd, err);
 	else
 		r = socket_addr_parse(address, listen_at || peer ? SOCK_STREAM : SOCK_DGRAM,
 				      s->server, &s->addr, err);
@@ -517,9 +552,16 @@ static struct net_port *stream_open(const struct netdev_env *env, const char *id
 	if (r == 0 && (seconds > 3600 || (seconds && s->server)))
 		r = error_set(err, EINVAL, "'reconnect' is for server=off, in seconds up to 3600");
 	if (r == 0)
+		r = socket_from_opts(s, opts, "addr", true, s->server, err);
+	if (r > 0) {
+		if (s->server)
+			accept_peers(s, true);
+		return finish(s, 0, id, err);
+	}
+	if (r == 0)
 		r = socket_addr_from_opts(opts, "addr", SOCK_STREAM, s->server, &s->addr, err);
 	if (r == -ENOENT && !err->code)
-		r = error_set(err, EINVAL, "it needs addr.type=inet or addr.type=unix");
+		r = error_set(err, EINVAL, "it needs addr.type=inet, unix or fd");
 	s->reconnect_ns = seconds * NS_PER_SEC;
 	if (r == 0) {
 		snprintf(s->text, sizeof(s->text), "server=%s,addr=%s", s->server ? "on" : "off",
@@ -535,7 +577,11 @@ static struct net_port *dgram_open(const struct netdev_env *env, const char *id,
 	struct sock *s = sock_new(env, "dgram");
 	struct socket_addr none = {.len = 0};
 	char local[160] = "", remote[160] = "";
-	int r = socket_addr_from_opts(opts, "local", SOCK_DGRAM, true, &s->local, err);
+	int r = socket_from_opts(s, opts, "local", false, false, err);
+	if (r > 0)
+		return finish(s, 0, id, err);
+	if (r == 0)
+		r = socket_addr_from_opts(opts, "local", SOCK_DGRAM, true, &s->local, err);
 	bool has_local = r == 0;
 	if (r == 0 || (r == -ENOENT && !err->code))
 		r = socket_addr_from_opts(opts, "remote", SOCK_DGRAM, false, &s->addr, err);
@@ -571,17 +617,18 @@ const struct netdev_type netdev_socket = {
 const struct netdev_type netdev_stream = {
 	.name = "stream",
 	.help = "server=on|off,addr.type=inet,addr.host=,addr.port= | "
-		"addr.type=unix,addr.path=[,reconnect=seconds]",
+		"addr.type=unix,addr.path=[,reconnect=seconds] | addr.type=fd,addr.str=N",
 	.properties = (const char *const[]){"server", "reconnect", "addr.type", "addr.host",
-					    "addr.port", "addr.path", NULL},
+					    "addr.port", "addr.path", "addr.str", NULL},
 	.open = stream_open,
 };
 
 const struct netdev_type netdev_dgram = {
 	.name = "dgram",
-	.help = "local.type=inet|unix,local.host=,local.port=|local.path=,remote.type=,...",
+	.help = "local.type=inet|unix,local.host=,local.port=|local.path=,remote.type=,... | "
+		"local.type=fd,local.str=N",
 	.properties = (const char *const[]){"local.type", "local.host", "local.port", "local.path",
-					    "remote.type", "remote.host", "remote.port",
-					    "remote.path", NULL},
+					    "local.str", "remote.type", "remote.host",
+					    "remote.port", "remote.path", NULL},
 	.open = dgram_open,
 };

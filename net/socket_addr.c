@@ -58,7 +58,7 @@ int socket_addr_parse(const char *text, int type, bool passive, struct socket_ad
 int socket_addr_from_opts(struct opts *opts, const char *prefix, int type, bool passive,
 			  struct socket_addr *out, struct error *err)
 {
-	static const char *const kinds[] = {"inet", "unix", NULL};
+	static const char *const kinds[] = {"inet", "unix", NULL}; /* "fd": socket.c */
 	char key[4][32];
 	int kind = 0, r;
 	snprintf(key[0], sizeof(key[0]), "%s.type", prefix);

@@ -13,10 +13,15 @@ static void *create(void *context, const char *id, struct opts *opts, struct err
 	const char *status = opts_get(opts, "status");
 	static const char *const queues[] = {
 		[PCAP_ALL] = "all", [PCAP_RECEIVED] = "rx", [PCAP_SENT] = "tx", NULL};
-	int queue = PCAP_ALL;
+	/* Where it stands among filters that let every frame pass makes no difference. */
+	static const char *const positions[] = {"tail", "head", NULL};
+	static const char *const inserts[] = {"behind", "before", NULL};
+	int queue = PCAP_ALL, position = 0, insert = 0;
 	uint64_t max = PCAP_MAXLEN;
 	if (opts_get_size(opts, "maxlen", &max, err) < 0 ||
-	    opts_get_enum(opts, "queue", queues, &queue, err) < 0)
+	    opts_get_enum(opts, "queue", queues, &queue, err) < 0 ||
+	    opts_get_enum(opts, "position", positions, &position, err) < 0 ||
+	    opts_get_enum(opts, "insert", inserts, &insert, err) < 0)
 		return NULL;
 	if (status && strcmp(status, "on"))
 		error_set(err, ENOTSUP, "'status' must be on; leave the object out instead");
@@ -31,7 +36,7 @@ static void *create(void *context, const char *id, struct opts *opts, struct err
 		error_set(err, ENOENT, "there is no -netdev with id=%s", netdev);
 		return NULL;
 	}
-	return pcap_dump_new(port, file, (unsigned)max, (enum pcap_frames)queue, err);
+	return pcap_dump_new(port, id, file, (unsigned)max, (enum pcap_frames)queue, err);
 }
 
 static void destroy(void *object)

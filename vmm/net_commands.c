@@ -24,6 +24,7 @@ static void print_port(struct strbuf *out, struct net_port *port)
 	if (net_port_is_down(port))
 		strbuf_puts(out, " (link down)");
 	strbuf_puts(out, "\n");
+	net_describe_filters(port, out);
 }
 
 static void print_member(void *opaque, struct net_port *port)
