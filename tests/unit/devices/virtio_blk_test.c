@@ -269,6 +269,26 @@ static void many_requests_at_once(void **state)
 	stop(f);
 }
 
+/* The software CPU must know of every byte, or it would run code that is no longer there. */
+static void the_engine_is_told_what_was_written(void **state)
+{
+	struct fixture *f = start(true, 0);
+	struct piece p[] = {{HEADER, 16, false},
+			    {BUFFER, 100, true},
+			    {BUFFER + 0x2000, 412, true},
+			    {STATUS, 1, true}};
+
+	header(f, HEADER, T_IN, 9);
+	put(&f->d, STATUS, (uint8_t[]){0xEE}, 1);
+	drv_add(&f->d, 0, p, 4);
+	struct drv_writes *w = drv_watch(&f->d);
+	drv_kick(&f->d, 0);
+	drv_wait(&f->d, 0, 1, NULL, NULL);
+	/* All of the sector but for its zeroes, the status, the used ring. */
+	assert_in_range(drv_check_writes(w, 2), 500, 530);
+	stop(f);
+}
+
 static void reset_with_requests_in_flight_leaves_memory_alone(void **state)
 {
 	for (int modern = 0; modern < 2; modern++) {
@@ -546,6 +566,7 @@ int main(void)
 		cmocka_unit_test(other_requests_and_refusals),
 		cmocka_unit_test(chains_may_be_cut_anywhere),
 		cmocka_unit_test(many_requests_at_once),
+		cmocka_unit_test(the_engine_is_told_what_was_written),
 		cmocka_unit_test(reset_with_requests_in_flight_leaves_memory_alone),
 		cmocka_unit_test(one_queue_can_be_reset_alone),
 		cmocka_unit_test(hostile_rings_break_the_device_until_reset),

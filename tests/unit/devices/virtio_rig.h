@@ -308,6 +308,56 @@ static inline void drv_wait(struct drv *d, unsigned queue, unsigned count, uint1
 		*len = load_le32(entry + 4);
 }
 
+/* ---- what the engine is told of writes by the card ---- */
+
+struct drv_writes {
+	struct drv *d;
+	uint8_t before[RIG_RAM];
+	bool told[RIG_RAM];
+};
+
+static inline void drv_told(void *opaque, const uint8_t *host, size_t len)
+{
+	struct drv_writes *w = opaque;
+	size_t at = (size_t)(host - w->d->r->ram->host);
+
+	assert_true(at <= RIG_RAM && len <= RIG_RAM - at);
+	memset(w->told + at, true, len);
+}
+
+static inline struct drv_writes *drv_watch(struct drv *d)
+{
+	struct drv_writes *w = xcalloc(1, sizeof(*w));
+
+	w->d = d;
+	memcpy(w->before, d->r->ram->host, RIG_RAM);
+	memory_set_write_hook(d->r->env.mem, drv_told, w);
+	return w;
+}
+
+/* Every byte that changed since was told of, but for the card's wishes about notifications, which lie
+ * in the used rings of the first `queues`. How many changed. */
+static inline unsigned drv_check_writes(struct drv_writes *w, unsigned queues)
+{
+	struct drv *d = w->d;
+	unsigned changed = 0;
+
+	memory_set_write_hook(d->r->env.mem, NULL, NULL);
+	for (unsigned n = 0; n < queues; n++) {
+		const struct drv_queue *q = &d->q[n];
+		memset(w->told + q->used, true, 2);
+		memset(w->told + q->used + 4 + 8 * q->size, true, 2);
+	}
+	for (size_t at = 0; at < RIG_RAM; at++)
+		if (d->r->ram->host[at] != w->before[at]) {
+			changed++;
+			if (!w->told[at])
+				fail_msg("a write at %zx was not told", at);
+		}
+	free(w);
+	return changed;
+}
+
 /* Some turns of the loop in which nothing is expected to happen. */
 static inline void drv_idle(struct drv *d)
 {
