@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The state after RESET and INIT (SDM vol. 3A, table 9-1), and the dump that `info registers`
+ * prints.
+ */
 #include "core/cpu_state.h"
 #include "lib/bytes.h"
 #include "lib/strbuf.h"

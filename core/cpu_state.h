@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The whole architectural state of one 32-bit x86 processor, as gdb, the monitor, snapshots,
- * differential tests and both engines exchange it. Names and layouts are those of the Intel SDM,
+ * The whole architectural state of one 32-bit x86 processor, as the monitor, reset, the tests and
+ * both engines exchange it. Names and layouts are those of the Intel SDM,
  * volumes 1 and 3A.
  */
 #ifndef CORE_CPU_STATE_H

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Tables of QEMU's options, devices and drive interfaces that are not here (absent.h): for each the
+ * sentence that says what to use instead. Names that nobody knows get the nearest one as a hint
+ * elsewhere.
+ */
 #include "vmm/absent.h"
 #include "lib/bytes.h"
 #include <stdbool.h>

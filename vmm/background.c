@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * -daemonize and -pidfile (background.h). The parent waits at a pipe until the child, which has
+ * built the machine, says that all is well; if it dies before, its error has already been printed
+ * and the parent fails with it. The pid file is locked as long as minivm runs.
+ */
 #include "vmm/background.h"
 #include "lib/log.h"
 #include "lib/text.h"

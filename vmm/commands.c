@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * What both monitors do (commands.h): screenshots, keys, media and memory. Each function checks
+ * what it is told and answers with an error sentence; the monitors differ in syntax alone.
+ */
 #include "vmm/commands.h"
 #include "core/input.h"
 #include "core/memory.h"

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * -monitor, -qmp and -mon (consoles.h): each is a character device with a monitor or a QMP server
+ * behind it. With -nographic the human monitor gets the terminal if no other option wants it.
+ */
 #include "vmm/consoles.h"
 #include "core/chardev.h"
 #include "lib/optstr.h"

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The options of a drive that concern its image and its queue (drive_options.h): cache modes,
+ * locking, what to do on errors, limits, asynchronous I/O; each from QEMU's words to the flags of
+ * block/image.h and struct drive_config.
+ */
 #include "vmm/drive_options.h"
 #include "lib/bytes.h"
 #include "lib/log.h"

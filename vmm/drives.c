@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * From options to drives (drives.h), in three steps: each -drive, -hda and so on that names its
+ * slot, and each -device that is the front end of a drive (ide-hd, floppy, virtio-blk-pci), takes a
+ * slot; the other drives get the first free one of their kind; then images are opened and drives
+ * made, slot by slot.
+ */
 #include "vmm/drives.h"
 #include "block/nbd_client.h"
 #include "lib/bytes.h"

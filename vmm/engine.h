@@ -7,8 +7,9 @@
  * to the engine. The machine pauses and resumes them. A vCPU's state may be read or set only while
  * the vCPUs are paused.
  *
- * Thread rules: "lock held" is the machine lock of the loop. kick, set_intr, nmi, init and sipi may
- * be called from any thread with the lock held.
+ * Thread rules: "lock held" is the machine lock of the loop. set_intr, nmi, init, sipi and ignne may
+ * be called from any thread with the lock held; the rest from the loop's thread unless it says
+ * otherwise. Errors are negative errno with a sentence.
  */
 #ifndef VMM_ENGINE_H
 #define VMM_ENGINE_H
@@ -67,7 +68,7 @@ struct engine_ops {
 	const char *name; /* "kvm", "soft" */
 	/* Ends the vCPU threads, wherever they are. Lock not held. */
 	void (*free)(struct engine *e);
-	/* Starts the vCPU threads, paused. */
+	/* Starts the vCPU threads, paused. 0, or a negative errno. */
 	int (*start)(struct engine *e, struct error *err);
 	/* Begins what pause() completes and returns at once, so that a guest executes nothing
 	 * behind the access that asked for a reset or its end. pause() or resume() must follow. Any
@@ -80,6 +81,7 @@ struct engine_ops {
 	/* The level of the CPU's INTR input from our models (PIC or LAPIC has something to
 	 * deliver). */
 	void (*set_intr)(struct engine *e, unsigned cpu, bool level);
+	/* NMI, INIT and SIPI (start at vector * 4096) arrive at the CPU. */
 	void (*nmi)(struct engine *e, unsigned cpu);
 	void (*init)(struct engine *e, unsigned cpu);
 	void (*sipi)(struct engine *e, unsigned cpu, uint8_t vector);
@@ -105,15 +107,12 @@ struct engine_ops {
 	void (*msi_unroute)(struct engine *e, int fd);
 	/* core/doorbell.h; NULL: there are none. */
 	int (*doorbell)(struct engine *e, const struct doorbell *bell, int fd, bool on);
-	/* PC speaker gate and output of the in-kernel PIT's channel 2 live at port 61h inside KVM:
-	 * nothing to do here. */
-
 	/* Paused: guest-virtual to guest-physical of this CPU, without side effects; -EFAULT if
 	 * unmapped. */
 	int (*translate)(struct engine *e, unsigned cpu, uint32_t va, uint64_t *gpa);
 	/* Text for `info jit`; NULL: no translator. */
 	void (*describe_jit)(struct engine *e, struct strbuf *out);
-	/* Text for `info engine` / -accel help: what runs, counters. */
+	/* Text for `info engine`: what runs, counters. */
 	void (*describe)(struct engine *e, struct strbuf *out);
 };
 

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * What the firmware is told (firmware.h): memory sizes and disk types in CMOS, the boot order and
+ * ROMs through fw_cfg, ACPI and SMBIOS tables, a kernel to start directly. This file gathers it
+ * from options and devices; bios/ knows its form.
+ */
 #include "vmm/firmware.h"
 #include "bios/bios.h"
 #include "devices/fdc.h"

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Keys typed by commands (keys.h): presses and releases are queued as steps, and a timer does one
+ * after the other with the waits between them.
+ */
 #include "vmm/keys.h"
 #include "lib/clock.h"
 #include "lib/text.h"

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The `info` subcommands of the human monitor: a table of names, and a function each that prints
+ * what the machine's parts tell of themselves.
+ */
 #include "vmm/monitor_info.h"
 #include "core/chardev.h"
 #include "core/iobus.h"

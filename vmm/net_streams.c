@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Character devices for guestfwd= (net_streams.h): net/ asks for a stream of bytes by QEMU's
+ * description of a chardev and gets one through a table of functions, so that it need not know
+ * character devices.
+ */
 #include "vmm/net_streams.h"
 #include "core/chardev.h"
 #include "lib/text.h"

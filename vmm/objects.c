@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * -object (objects.h): the list of types that minivm has, and the making of the command line's
+ * objects in phases, since some name chardevs, backends or drives, and others are named by them.
+ */
 #include "vmm/objects.h"
 #include "lib/secret.h"
 #include "lib/tls.h"

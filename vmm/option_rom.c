@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * PCI option ROMs (option_rom.h): the ids in the PCI data structure are replaced and the checksum
+ * is made good.
+ */
 #include "vmm/option_rom.h"
 #include "lib/bytes.h"
 

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The parser of the command line (options.h): looks each option up in option_table.c, whose row
+ * parses its argument; prints -h and -version from the same table.
+ */
 #include "vmm/options.h"
 #include "lib/bytes.h"
 #include "lib/strbuf.h"

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Properties of -device (properties.h): the help texts, one a name, and a table of those that
+ * QEMU's devices have and ours have not, with the values that ask for nothing special.
+ */
 #include "vmm/properties.h"
 #include "lib/bytes.h"
 #include <ctype.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* What QMP's query-* commands answer, as JSON objects in QEMU's schema (query.h). */
 #include "vmm/query.h"
 #include "core/chardev.h"
 #include "lib/strbuf.h"

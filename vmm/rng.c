@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Objects that are sources of random numbers (rng.h): a file, getrandom(2), or an entropy gathering
+ * daemon. A card with a source gets a descriptor of its own, or, of a daemon, the source itself,
+ * which then is in use.
+ */
 #include "vmm/rng.h"
 #include "core/chardev.h"
 #include "devices/virtio_rng.h"

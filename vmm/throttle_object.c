@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * -object throttle-group (throttle_object.h): a named group of limits (block/throttle.h) that
+ * exists as long as the object or a drive holds it.
+ */
 #include "vmm/throttle_object.h"
 #include "block/throttle.h"
 #include "vmm/drive_options.h"

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The window (window.h): whether there is to be one, by -display and the host's screen, and what
+ * its close button and the machine's stops mean for each other.
+ */
 #include "vmm/window.h"
 #include "lib/log.h"
 #include "ui/sdl.h"
