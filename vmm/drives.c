@@ -11,6 +11,7 @@
 #include "lib/text.h"
 #include "vmm/drive_options.h"
 #include "vmm/pci_devices.h"
+#include "vmm/properties.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,12 +216,13 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 	enum drive_kind kind = floppy                      ? DRIVE_FLOPPY
 			       : !strcmp(driver, "ide-cd") ? DRIVE_CDROM
 							   : DRIVE_DISK;
-	int index = -1;
-	uint64_t bootindex = 0;
-	bool has_bootindex = opts_has(opts, "bootindex");
-	if ((r = device_slot(opts, spec, floppy, &index, err)) < 0 ||
-	    (r = opts_get_u64(opts, "bootindex", &bootindex, err)) < 0)
+	int index = -1, bootindex;
+	if ((r = device_slot(opts, spec, floppy, &index, err)) < 0)
 		return r;
+	if ((r = properties_bootindex(opts, &bootindex, err)) < 0) {
+		error_prefix(err, "-device %s", spec);
+		return r;
+	}
 	struct drive_option *d;
 	const char *id = opts_get(opts, "drive");
 	const char *device_id = opts_get(opts, "id");
@@ -245,8 +247,7 @@ static int place_device(struct slots *slots, struct options *o, const char *spec
 		d->id = device_id;
 		take_properties(d, opts);
 	}
-	return place(slots, d, floppy ? IF_FLOPPY : IF_IDE, index, kind,
-		     has_bootindex && bootindex < 1000 ? (int)bootindex : -1, err);
+	return place(slots, d, floppy ? IF_FLOPPY : IF_IDE, index, kind, bootindex, err);
 }
 
 static int place_all(struct slots *slots, struct options *o, struct error *err)

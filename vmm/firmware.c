@@ -15,6 +15,7 @@
 #include "lib/text.h"
 #include "vmm/machine.h"
 #include "vmm/pci_devices.h"
+#include "vmm/properties.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,19 +131,17 @@ static int add_option_rom(struct machine *m, const char *text, struct boot_list 
 	char found[4096], name[BOOT_PATH - 8];
 	void *data = NULL;
 	size_t len = 0;
-	uint64_t index = 0;
-	int r = opts_parse(&opts, text, "romfile", err);
+	int index, r = opts_parse(&opts, text, "romfile", err);
 	if (r < 0)
 		return r;
 	const char *file = opts_get(&opts, "romfile");
-	bool has_index = opts_has(&opts, "bootindex");
-	if ((r = opts_get_u64(&opts, "bootindex", &index, err)) < 0 ||
+	if ((r = properties_bootindex(&opts, &index, err)) < 0 ||
 	    (r = opts_check_unused(&opts, "-option-rom",
 				   (const char *const[]){"romfile", "bootindex", NULL}, err)) < 0)
 		goto out;
-	if (!file || index > PCI_BOOTINDEX_MAX) {
+	if (!file) {
 		r = error_set(err, EINVAL, "it must be a file and, if need be, bootindex= 0 to %d",
-			      PCI_BOOTINDEX_MAX);
+			      BOOTINDEX_MAX);
 		goto out;
 	}
 	if (!(data = firmware_load_rom(m->options, file, &len, found, err))) {
@@ -158,7 +157,7 @@ static int add_option_rom(struct machine *m, const char *text, struct boot_list 
 		r = error_set(err, EEXIST, "there is an option ROM of this name already");
 	else
 		r = fw_cfg_add_file(m->dev.fw_cfg, name, data, len, err);
-	char *path = r == 0 ? add_entry(list, has_index ? (int)index : -1) : NULL;
+	char *path = r == 0 ? add_entry(list, index) : NULL;
 	if (path)
 		snprintf(path, BOOT_PATH, "/rom@%s", name);
 out:

@@ -212,9 +212,6 @@ static void unit_free(struct pci_unit *unit)
 static int make(struct machine *m, struct pci_unit *unit, struct opts *opts, struct error *err)
 {
 	const char *driver = opts_get(opts, "driver"), *id = opts_get(opts, "id");
-	uint64_t bootindex = 0;
-	const char *bootindex_text = opts_get(opts, "bootindex");
-	bool has_bootindex = bootindex_text && strcmp(bootindex_text, "-1") != 0;
 	struct pci_device_args args = {.machine = m, .opts = opts, .driver = driver, .id = id};
 	int r;
 	if (!driver || !(unit->type = pci_device_type_find(driver)))
@@ -225,11 +222,8 @@ static int make(struct machine *m, struct pci_unit *unit, struct opts *opts, str
 	if (id && pci_device_by_id(m, id))
 		return error_set(err, EEXIST, "there is a device with id=%s already", id);
 	if ((r = parse_address(opts, &args.devfn, err)) < 0 ||
-	    (has_bootindex && (r = opts_get_u64(opts, "bootindex", &bootindex, err)) < 0))
+	    (r = properties_bootindex(opts, &unit->bootindex, err)) < 0)
 		return r;
-	if (bootindex > PCI_BOOTINDEX_MAX)
-		return error_set(err, EINVAL, "bootindex must be 0 to %d", PCI_BOOTINDEX_MAX);
-	unit->bootindex = has_bootindex ? (int)bootindex : -1;
 	unit->id = id ? xstrdup(id) : NULL;
 	unit->name = xstrdup(id ? id : driver);
 	args.name = unit->name;

@@ -13,7 +13,7 @@
 
 struct machine;
 
-enum { PCI_UNITS_MAX = 32, PCI_BOOTINDEX_MAX = 9999 }; /* as many units as there are slots */
+enum { PCI_UNITS_MAX = 32 }; /* as many as there are slots */
 
 /* What a type's create() is given. */
 struct pci_device_args {

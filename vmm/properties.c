@@ -228,3 +228,19 @@ int properties_check_absent(struct opts *opts, const char *driver, struct error 
 	}
 	return 0;
 }
+
+int properties_bootindex(struct opts *opts, int *bootindex, struct error *err)
+{
+	const char *text = opts_get(opts, "bootindex");
+	uint64_t n = 0;
+	*bootindex = -1;
+	if (!text || !strcmp(text, "-1"))
+		return 0;
+	int r = opts_get_u64(opts, "bootindex", &n, err);
+	if (r < 0)
+		return r;
+	if (n > BOOTINDEX_MAX)
+		return error_set(err, EINVAL, "bootindex must be 0 to %d", BOOTINDEX_MAX);
+	*bootindex = (int)n;
+	return 0;
+}

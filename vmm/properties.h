@@ -23,4 +23,9 @@ void properties_print(const char *driver, const char *const *keys, const char *c
  */
 int properties_check_absent(struct opts *opts, const char *driver, struct error *err);
 
+enum { BOOTINDEX_MAX = 9999 };
+/* bootindex=: where the device stands in the boot order, 0 (first) to BOOTINDEX_MAX; -1 if it is not
+ * given, or is -1. Returns 0, or -EINVAL. */
+int properties_bootindex(struct opts *opts, int *bootindex, struct error *err);
+
 #endif

@@ -56,6 +56,16 @@ def test_memory_sizes():
     refused("-m", "12q", says="12q")
 
 
+def test_boot_indices_have_a_range():
+    with tempfile.TemporaryDirectory() as d:
+        disk = pathlib.Path(d) / "disk"
+        disk.write_bytes(bytes(1 << 20))
+        drive = ["-drive", f"file={disk},format=raw,if=none,id=x", "-device"]
+        for index in ("10000", "99999999999", "x", "-2"):
+            for device in ("ide-hd,drive=x", "virtio-blk-pci,drive=x", "floppy,drive=x"):
+                refused(*drive, f"{device},bootindex={index}", says=["-device", "bootindex"])
+
+
 def test_unknown_boot_letter():
     refused("-boot", "x", says=["-boot x", "x"])
     refused("-boot", "cc", says="cc")
