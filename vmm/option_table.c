@@ -573,7 +573,11 @@ const struct option_row option_table[] = {
 	 "virtio-serial-pci with virtserialport and virtconsole (chardev=,name=),\n"
 	 "isa-debug-exit (iobase=,iosize=), isa-debugcon (iobase=,chardev=), ne2k_pci and "
 	 "ne2k_isa\n"
-	 "(netdev=,mac=); help lists them."},
+	 "(netdev=,mac=). help lists them; DRIVER,help lists the properties of one. The virtio "
+	 "cards have\n"
+	 "QEMU's properties as far as what they ask for is there, and also QEMU's names with "
+	 "-transitional\n"
+	 "and -non-transitional."},
 	{"object", NULL, "type,id=id[,prop=value]", add_object, NULL,
 	 "Makes an object that other options name by its id; help lists the types and their "
 	 "properties."},
@@ -593,14 +597,19 @@ const struct option_row option_table[] = {
 	 "hostname=, domainname=, dnssearch=, ipv4=on|off, ipv6=on|off, ipv6-net=, ipv6-host=,\n"
 	 "ipv6-dns=, restrict=on, hostfwd=tcp|udp:[hostaddr]:port-[guestaddr]:port (as often as "
 	 "needed; host port 0: a free one, info usernet says which),\n"
+	 "hostfwd=unix:path-[guestaddr]:port for a unix socket of the host,\n"
 	 "guestfwd=tcp:addr:port-chardev|cmd:command, tftp=dir, bootfile=file, tftp-server-name=.\n"
 	 "tap: an interface of the host: ifname=, script=file|no, downscript=file|no, br=bridge,\n"
-	 "helper=, fd=, fds=a:b, vnet_hdr=on|off, queues=n.\n"
+	 "helper=, fd=, fds=a:b, vnet_hdr=on|off, queues=n. bridge: an interface that the set-uid "
+	 "helper\n"
+	 "puts on a bridge: br=, helper=.\n"
 	 "socket: to other machines: listen=[host]:port, connect=host:port, mcast=group:port,\n"
-	 "udp=host:port with localaddr=; stream and dgram: the same with addr.type=inet|unix.\n"
+	 "udp=host:port with localaddr=; stream and dgram: the same with addr.type=inet|unix|fd.\n"
 	 "vde: sock=dir, a port of a vde_switch. hubport: hubid=n[,netdev=id], a port of a hub."},
 	{"nic", NULL, "type[,model=][,mac=]", add_network, NULL,
-	 "A card and its backend at once: user, tap, socket, ... with the properties of -netdev, "
+	 "A card and its backend at once: user (without a type), tap, socket, ... with the "
+	 "properties of\n"
+	 "-netdev, "
 	 "and\n"
 	 "model= (model=help lists the cards), mac=, addr=, bootindex=, romfile=. none: no card. "
 	 "Without any\n"
