@@ -439,20 +439,29 @@ static void op_ext(struct soft_cpu *c, const struct insn *i)
 		c->gpr[R_ECX] = o.ecx;
 }
 
+/* The operands of an instruction on MMX registers, which takes the x87's over. False: do nothing. */
+static bool load_mmx_operands(struct soft_cpu *c, const struct insn *i, uint8_t *src, uint8_t *dst)
+{
+	uint64_t v;
+
+	if (!mmx_enter(c, CPUID_MMX))
+		return false;
+	v = i->is_mem ? ld64(c, i->seg, effective_address(c, i)) : mmx_read(&c->fpu, i->rm);
+	mmx_take_over(&c->fpu);
+	store_le64(src, v);
+	store_le64(dst, mmx_read(&c->fpu, i->reg));
+	return true;
+}
+
 /* SSSE3 on MMX registers. */
 static void op_ext_mmx(struct soft_cpu *c, const struct insn *i)
 {
 	struct operands o = {0};
 	unsigned how;
-	uint64_t v;
 
 	need_feature(c, i, &how);
-	if (!mmx_enter(c, CPUID_MMX))
+	if (!load_mmx_operands(c, i, o.src, o.dst))
 		return;
-	v = i->is_mem ? ld64(c, i->seg, effective_address(c, i)) : mmx_read(&c->fpu, i->rm);
-	mmx_take_over(&c->fpu);
-	store_le64(o.src, v);
-	store_le64(o.dst, mmx_read(&c->fpu, i->reg));
 	minivm_mmx_run(&o, minivm_ssse3_mmx_stubs + (i->opcode & 0xFF) * STUB_SIZE);
 	mmx_write(&c->fpu, i->reg, load_le64(o.dst));
 }
@@ -482,15 +491,10 @@ static void op_palignr_mmx(struct soft_cpu *c, const struct insn *i)
 {
 	uint8_t src[8], dst[8];
 	unsigned how;
-	uint64_t v;
 
 	need_feature(c, i, &how);
-	if (!mmx_enter(c, CPUID_MMX))
+	if (!load_mmx_operands(c, i, src, dst))
 		return;
-	v = i->is_mem ? ld64(c, i->seg, effective_address(c, i)) : mmx_read(&c->fpu, i->rm);
-	mmx_take_over(&c->fpu);
-	store_le64(src, v);
-	store_le64(dst, mmx_read(&c->fpu, i->reg));
 	align_right(dst, src, 8, i->imm & 0xFF);
 	mmx_write(&c->fpu, i->reg, load_le64(dst));
 }
