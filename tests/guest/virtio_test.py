@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 
 import context
 import guests
@@ -81,7 +82,30 @@ LOADED = {"raw": ("disable-modern=on", None), "qcow2": ("disable-legacy=on,num-q
           "qcow2 on minivm-nbd": ("num-queues=2", lambda d, path: nbd_test.Server(
               [context.minivm_nbd(), "-t", "-f", "qcow2", "-k", f"{d}/minivm.sock", path], f"{d}/minivm.sock")),
           "raw on nbdkit": ("disable-modern=on", lambda d, path: nbd_test.nbdkit(pathlib.Path(d), "file", path)),
-          "qcow2 on qemu-nbd": ("disable-legacy=on", lambda d, path: nbd_test.qemu_nbd(pathlib.Path(d), "-f", "qcow2", path))}
+          "qcow2 on qemu-nbd": ("disable-legacy=on", lambda d, path: nbd_test.qemu_nbd(pathlib.Path(d), "-f", "qcow2", path)),
+          "raw on a server that dies": ("disable-legacy=on", lambda d, path: nbd_test.nbdkit(
+              pathlib.Path(d), "--filter=delay", "file", path, "rdelay=10ms", "wdelay=10ms"))}
+
+
+def kill_often(server, stack):
+    """Kills it and starts it again, some times, but not as often as a request may be sent again. The list of its deaths."""
+    over, deaths = threading.Event(), []
+
+    def kill():
+        while len(deaths) < 8 and not over.wait(0.2):
+            server.kill()
+            server.start()
+            deaths.append(server)
+        over.wait()  # nbdkit ends with the thread that started it
+
+    def end():
+        over.set()
+        thread.join()
+
+    thread = threading.Thread(target=kill)
+    stack.callback(end)
+    thread.start()
+    return deaths
 
 
 @cost(60)
@@ -89,27 +113,32 @@ LOADED = {"raw": ("disable-modern=on", None), "qcow2": ("disable-legacy=on,num-q
 def test_every_block_written_at_queue_depth_32_is_right(part):
     """The guest verifies what it wrote; so does the host, in the image."""
     with tempfile.TemporaryDirectory() as d, contextlib.ExitStack() as servers:
-        args, images, missing, counts = [], {}, {}, {}
+        args, images, missing, counts, server = [], {}, {}, {}, {}
         for n, (what, (properties, serve)) in enumerate(LOADED.items()):
             os.mkdir(f"{d}/{n}")
             kind = what.split()[0]
             path = image(f"{d}/{n}", kind)
-            file, format = path, "raw" if kind == "raw" else "qcow2"
+            drive = f"file={path},format={'raw' if kind == 'raw' else 'qcow2'}"
             try:
                 if serve:
-                    file, format = nbd_test.uri(servers.enter_context(serve(d, path))), "raw"
+                    server[what] = servers.enter_context(serve(f"{d}/{n}", path))
+                    drive = f"file={nbd_test.uri(server[what])},format=raw"
+                if "dies" in what:
+                    drive = f"driver=nbd,path={server[what].path},reconnect-delay=1000"
             except context.Skip as e:
                 missing[what] = e
                 continue
             images[what] = (kind, path)
-            args += ["-drive", f"file={file},if=none,id=d{n},format={format}",
+            args += ["-drive", f"{drive},if=none,id=d{n}",
                      "-device", f"virtio-blk-pci,drive=d{n},serial=S-{n},{properties}"]
         with boot(["-smp", "2", *args], {"bin/diskload": guests.program("diskload", "-pthread").read_bytes()}) as m:
             for n, what in enumerate(LOADED):
                 if what in missing:
                     continue
+                deaths = kill_often(server[what], servers) if "dies" in what else [what]
                 status, output = m.run_serial(f"d=$(dirname $(grep -lx S-{n} /sys/block/vd*/serial)); "
                                               f"diskload /dev/${{d##*/}} {DEPTH} {BLOCKS} {ROUNDS}", timeout=300)
+                assert deaths
                 counts[what] = int((re.search(r"ok (\d+)", output) or [0, 0])[1])
                 if not counts[what]:
                     missing[what] = AssertionError(f"{what}: status {status}: {output}")
