@@ -369,14 +369,33 @@ static void next_outside_table(struct fixture *f)
 	drv_offer(&f->d, 0, 0);
 }
 
+/* Buffers of no length, which no limit of memory ends. */
+static void loop_of_nothing(struct fixture *f)
+{
+	drv_desc(&f->d, f->d.q[0].desc, HEADER, 0, 1, 1);
+	drv_desc(&f->d, f->d.q[0].desc + 16, BUFFER, 0, 1, 0);
+	drv_offer(&f->d, 0, 0);
+}
+
+/* A flush in two descriptors at `table`, which would be served. */
+static void good_request(struct fixture *f, uint64_t table)
+{
+	header(f, HEADER, T_FLUSH, 0);
+	drv_desc(&f->d, table, HEADER, 16, 1, 1);
+	drv_desc(&f->d, table + 16, STATUS, 1, 2, 0);
+}
+
+/* All entries of the ring are good, but there are more than it has. */
 static void index_jumps(struct fixture *f)
 {
+	good_request(f, f->d.q[0].desc);
 	put16(&f->d, f->d.q[0].avail + 2, 65);
 }
 
 static void indirect_in_indirect(struct fixture *f)
 {
-	drv_desc(&f->d, DRV_DATA + 0x800, DRV_DATA + 0x900, 16, 4, 0);
+	good_request(f, DRV_DATA + 0x900);
+	drv_desc(&f->d, DRV_DATA + 0x800, DRV_DATA + 0x900, 32, 4, 0);
 	drv_desc(&f->d, f->d.q[0].desc, DRV_DATA + 0x800, 16, 4, 0);
 	drv_offer(&f->d, 0, 0);
 }
@@ -413,6 +432,7 @@ static void hostile_rings_break_the_device_until_reset(void **state)
 {
 	static void (*const evil[])(struct fixture * f) = {
 		loop,
+		loop_of_nothing,
 		outside_ram,
 		end_of_address_space,
 		head_outside_table,
