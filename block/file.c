@@ -491,6 +491,14 @@ bool file_submit(struct file_layer *f, struct remote_request *req)
 	       f->protocol->submit(f->remote, req);
 }
 
+int file_cache(struct file_layer *f, uint64_t offset, uint64_t len)
+{
+	if (!offset_ok(offset, len))
+		return -EINVAL;
+	return f->protocol && f->protocol->cache ? f->protocol->cache(f->remote, offset, len)
+						 : -ENOTSUP;
+}
+
 int file_pwritev(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
 	return write_at(f, iov, iovcnt, offset, false);

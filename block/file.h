@@ -56,6 +56,8 @@ int file_straight_begin(struct file_layer *f, bool write, const struct iovec *io
 void file_straight_end(struct file_layer *f, bool write);
 /* Starts a transfer that no thread waits for (image_submit()), or false. */
 bool file_submit(struct file_layer *f, struct remote_request *req);
+/* Reading of the range is to be expected: brings it near. -ENOTSUP where only reading would. */
+int file_cache(struct file_layer *f, uint64_t offset, uint64_t len);
 /* As file_pwritev(), and what was written is on stable storage when it returns 0. */
 int file_pwritev_fua(struct file_layer *f, const struct iovec *iov, int iovcnt, uint64_t offset);
 /* Everything written before is on stable storage; nothing is done with IMAGE_NO_FLUSH. */
@@ -115,6 +117,8 @@ struct file_protocol {
 	/* Starts a transfer of at least one byte, or a flush. False: this one goes by the functions
 	 * above. */
 	bool (*submit)(void *remote, struct remote_request *req);
+	/* NULL or -ENOTSUP: it cannot bring a range near without its being read. */
+	int (*cache)(void *remote, uint64_t offset, uint64_t len);
 	int (*flush)(void *remote);
 	int (*discard)(void *remote, uint64_t offset, uint64_t len);
 	/* -ENOTSUP: plain zeroes are to be written. */

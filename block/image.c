@@ -155,6 +155,15 @@ int image_pwrite(struct image *img, const void *buf, size_t len, uint64_t offset
 	return image_pwritev(img, &iov, 1, offset);
 }
 
+int image_cache(struct image *img, uint64_t offset, uint64_t len)
+{
+	int rc = check_range(img, offset, len);
+	if (rc || !len)
+		return rc;
+	/* With copy-on-read, to read is what brings it near. */
+	return img->driver->cache && !img->copies ? img->driver->cache(img, offset, len) : -ENOTSUP;
+}
+
 int image_flush(struct image *img)
 {
 	if (!image_writable(img) || !img->driver->flush)

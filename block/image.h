@@ -141,6 +141,8 @@ struct image_driver {
 	/* Writes one cluster (info.cluster_size; the disk's last one may be shorter) in compressed
 	 * form. -ENOSPC: it does not get shorter, write it plainly. */
 	int (*write_compressed)(struct image *img, const void *buf, size_t len, uint64_t offset);
+	/* Brings the range near, or -ENOTSUP. */
+	int (*cache)(struct image *img, uint64_t offset, uint64_t len);
 	/* What was written before it was called is on stable storage when it returns 0. */
 	int (*flush)(struct image *img);
 	int (*discard)(struct image *img, uint64_t offset, uint64_t len);
@@ -242,6 +244,9 @@ int image_pwritev(struct image *img, const struct iovec *iov, int iovcnt, uint64
 int image_pwritev_fua(struct image *img, const struct iovec *iov, int iovcnt, uint64_t offset);
 /* -ENOTSUP where the format has no compression. */
 int image_pwrite_compressed(struct image *img, const void *buf, size_t len, uint64_t offset);
+/* Reading of the range is to be expected: brings it near, as into the cache of a server on which
+ * it lies, without reading it. -ENOTSUP where only reading would do that. */
+int image_cache(struct image *img, uint64_t offset, uint64_t len);
 int image_flush(struct image *img);
 int image_discard(struct image *img, uint64_t offset, uint64_t len);
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);

@@ -197,6 +197,26 @@ static int nbd_file_pwritev(void *remote, const struct iovec *iov, int iovcnt, u
 	return rc;
 }
 
+static int nbd_file_cache(void *remote, uint64_t offset, uint64_t len)
+{
+	struct nbd_file *f = remote;
+	uint64_t size = f->export->size;
+	if (!(f->export->flags & NBD_FLAG_SEND_CACHE))
+		return -ENOTSUP;
+	/* The export is whole blocks, but may end within the image's last sector. */
+	uint64_t at = round_down(offset, f->export->min_block);
+	uint64_t end = offset >= size || size - offset < len
+			       ? size
+			       : round_up(offset + len, f->export->min_block);
+	int rc = 0;
+	while (at < end && !rc) {
+		uint64_t part = end - at < f->export->max_block ? end - at : f->export->max_block;
+		rc = nbd_client_command(f->client, NBD_CMD_CACHE, at, (uint32_t)part, 0);
+		at += part;
+	}
+	return rc;
+}
+
 static int nbd_file_flush(void *remote)
 {
 	struct nbd_file *f = remote;
@@ -387,6 +407,7 @@ static const struct file_protocol protocol = {
 	.preadv = nbd_file_preadv,
 	.pwritev = nbd_file_pwritev,
 	.submit = nbd_file_submit,
+	.cache = nbd_file_cache,
 	.flush = nbd_file_flush,
 	.discard = nbd_file_discard,
 	.write_zeroes = nbd_file_write_zeroes,

@@ -189,11 +189,15 @@ static int do_read(struct worker *w, const struct request *r)
 	return rc;
 }
 
-/* Brings the range into the host's cache. */
+/* Brings the range into the host's cache, or, if the image lies on a server itself, into that
+ * one's. */
 static int do_cache(struct worker *w, const struct request *r)
 {
 	const struct nbd_export *e = w->peer->export;
-	int rc = 0;
+	int rc = image_cache(e->image, e->offset + r->offset, r->len);
+	if (rc != -ENOTSUP)
+		return finish(w->peer, r, -rc);
+	rc = 0;
 	for (uint32_t at = 0; at < r->len && !rc; at += PIECE)
 		rc = image_pread(e->image, w->buf, r->len - at < PIECE ? r->len - at : PIECE,
 				 e->offset + r->offset + at);

@@ -114,6 +114,11 @@ static int raw_pwritev_fua(struct image *img, const struct iovec *iov, int iovcn
 	return file_pwritev_fua(img->file, iov, iovcnt, raw_offset(img) + offset);
 }
 
+static int raw_cache(struct image *img, uint64_t offset, uint64_t len)
+{
+	return file_cache(img->file, raw_offset(img) + offset, len);
+}
+
 static int raw_flush(struct image *img)
 {
 	return file_flush(img->file);
@@ -249,6 +254,7 @@ const struct image_driver raw_driver = {
 	.preadv = raw_preadv,
 	.pwritev = raw_pwritev,
 	.pwritev_fua = raw_pwritev_fua,
+	.cache = raw_cache,
 	.flush = raw_flush,
 	.discard = raw_discard,
 	.write_zeroes = raw_write_zeroes,
@@ -268,6 +274,7 @@ const struct image_driver nbd_driver = {
 	.preadv = raw_preadv,
 	.pwritev = raw_pwritev,
 	.pwritev_fua = raw_pwritev_fua,
+	.cache = raw_cache,
 	.flush = raw_flush,
 	.discard = raw_discard,
 	.write_zeroes = raw_write_zeroes,

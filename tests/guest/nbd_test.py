@@ -13,6 +13,7 @@ import threading
 import time
 
 import context
+import nbdpeer
 import vm
 
 MIB = 1024 * 1024
@@ -262,6 +263,24 @@ def test_holes_of_the_server_are_holes_here():
             assert [(e["start"], e["length"]) for e in found if not e["zero"]] == [(512 * MIB, 65536)], found
             img("convert", "-f", "raw", "-O", "raw", uri(server), folder / "out.raw")
             assert os.stat(folder / "out.raw").st_blocks * 512 < MIB
+
+
+def test_a_wish_to_cache_is_passed_on_to_the_server_that_has_the_data():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for args, heard in (([], True), (["--filter=nocache"], False)):
+            log, front = folder / "log", folder / "front"
+            with nbdkit(folder, "--filter=log", *args, "memory", "4M", f"logfile={log}") as server, \
+                    Server([context.minivm_nbd(), "-t", "-f", "raw", "-k", front, uri(server)], front) as here, \
+                    nbdpeer.Client(here.path) as client:
+                assert client.command(nbdpeer.CACHE, MIB + 512, 65536)[0] == 0
+                assert client.command(nbdpeer.CACHE, 4 * MIB, 0)[0] == 0
+                assert client.command(nbdpeer.CACHE, 4 * MIB, 1)[0] == nbdpeer.EINVAL
+            said = [line for line in log.read_text().splitlines() if " Cache id=" in line or " Read id=" in line]
+            wanted = f"{'Cache' if heard else 'Read'} id="
+            assert any(wanted in line and "offset=0x100200 count=0x10000" in line for line in said), said
+            # What is not read need not be sent.
+            assert heard != any("Read id=" in line and "offset=0x100200" in line for line in said), said
 
 
 def test_a_dirty_bitmap_is_shown_in_place_of_the_allocation():
