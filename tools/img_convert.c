@@ -6,6 +6,11 @@
  * Into a format that allocates space as it is written, steps are written in their order, so that
  * the file is laid out as the disk is; -W lifts that, as do a raw target, where places are given,
  * and -c, where packing takes the time.
+ *
+ * In order, two threads that copy take turns many thousand times a second, and waking one that sleeps
+ * takes as long as half a step. So a thread that has read looks for a while whether its turn comes,
+ * longer if that was of use and shorter if it was not. If it does not come, the step is left to the
+ * thread that writes, and the next one is read meanwhile: on a busy host, whoever runs goes on.
  */
 #include "block/file.h"
 #include "block/image.h"
@@ -28,8 +33,28 @@ enum {
 	MIN_GRAIN = 512,
 	DEFAULT_SPARSE = 4096,
 	MAX_SPARSE = 16 << 20,
+	DEFAULT_THREADS = 4,
 	MAX_THREADS = 16,
-	SOURCES = 64
+	SOURCES = 64,
+	MAX_STEPS = 2 * MAX_THREADS + 4,
+	SPIN_MIN = 16, /* looks at whose turn it is before a thread sleeps */
+	SPIN_MAX = 5000,
+};
+
+enum extent { EXTENT_DATA, EXTENT_ZERO, EXTENT_BACKING };
+
+struct piece {
+	uint64_t at, len;
+	enum extent kind;
+};
+
+struct step {
+	uint64_t at, len, ticket;
+	bool data;            /* nothing but data, as far as the source tells */
+	struct piece *pieces; /* room for as many; `count` of them are there */
+	size_t room, count;
+	uint8_t *buf;      /* convert.step bytes, from its first use on */
+	struct step *next; /* of those that are free */
 };
 
 struct convert {
@@ -42,15 +67,22 @@ struct convert {
 	bool compress, ordered, target_zero, target_backed, salvage, offload, progress;
 	struct img_rate rate;
 
-	pthread_mutex_t lock;
-	pthread_cond_t my_turn[MAX_THREADS]; /* who has ticket t waits at t % MAX_THREADS */
-	uint64_t next, tickets; /* the step to hand out next; how many were handed out */
-	uint64_t turn, done;    /* whose turn it is to write, by the ticket; bytes */
+	pthread_mutex_t hand_out; /* guards the next three */
+	uint64_t next, tickets;   /* the step to hand out next; how many were handed out */
+	uint64_t data_end;        /* from the last step on there is nothing but data up to here */
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t room;  /* steps are free again */
+	struct step steps[MAX_STEPS], *free;
+	struct step *ready[MAX_STEPS]; /* read, by the ticket; it waits for its turn */
+	unsigned step_count, free_count;
+	unsigned enough; /* free steps for which it is worth waking a thread */
+	bool writing;    /* a thread writes what is ready */
+	uint64_t turn;   /* atomic: whose turn it is to write, by the ticket */
+	uint64_t done;   /* atomic; bytes */
 	int rc;
 	struct error err;
 };
-
-enum extent { EXTENT_DATA, EXTENT_ZERO, EXTENT_BACKING };
 
 static void fail(struct convert *c, int rc, const char *what, const struct image *img, uint64_t at)
 {
@@ -60,8 +92,7 @@ static void fail(struct convert *c, int rc, const char *what, const struct image
 		error_errno(&c->err, -rc, "error while %s '%s' at byte %" PRIu64, what, img->path,
 			    at);
 	}
-	for (int i = 0; i < MAX_THREADS; i++)
-		pthread_cond_signal(&c->my_turn[i]);
+	pthread_cond_broadcast(&c->room);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -93,7 +124,8 @@ static int extent_at(struct convert *c, uint64_t at, uint64_t len, uint64_t *cou
 	if (status & BLOCK_ZERO)
 		return c->target_backed && !(status & BLOCK_ALLOCATED) ? EXTENT_BACKING
 								       : EXTENT_ZERO;
-	return status & BLOCK_DATA ? EXTENT_DATA : EXTENT_BACKING;
+	/* A hole that reads as anything is data, unless the target has the same below it. */
+	return status & BLOCK_DATA || !c->target_backed ? EXTENT_DATA : EXTENT_BACKING;
 }
 
 /* Reads across sources; behind the last one there are zeroes. */
@@ -179,8 +211,8 @@ static int write_compressed(struct convert *c, const uint8_t *buf, uint64_t at, 
 	for (size_t i = 0; i < len; i += c->grain) {
 		size_t n = len - i < c->grain ? len - i : c->grain;
 		uint64_t count;
-		int kind = extent_at(c, at + i, n, &count);
-		if (kind == EXTENT_BACKING && count >= n)
+		if (c->target_backed && extent_at(c, at + i, n, &count) == EXTENT_BACKING &&
+		    count >= n)
 			continue;
 		int rc;
 		if (c->sparse && all_zero(buf + i, n)) {
@@ -218,21 +250,13 @@ static bool offload(struct convert *c, uint8_t *buf, uint64_t at, size_t len)
 	return rc == 0;
 }
 
-struct piece {
-	uint64_t at, len;
-	enum extent kind;
-};
-
 /* The extents of a step; false if that failed. */
-static bool find_pieces(struct convert *c, uint64_t at, uint64_t len, struct piece **list,
-			size_t *n)
+static bool find_pieces(struct convert *c, struct step *s)
 {
-	size_t room = 0;
-	*list = NULL;
-	*n = 0;
+	uint64_t at = s->at, len = s->len;
 	while (len) {
-		uint64_t count;
-		int kind = extent_at(c, at, len, &count);
+		uint64_t count = len;
+		int kind = s->data ? EXTENT_DATA : extent_at(c, at, len, &count);
 		if (kind < 0) {
 			fail(c, kind, "examining", c->from[source_at(c, at)],
 			     at - c->start[source_at(c, at)]);
@@ -240,13 +264,14 @@ static bool find_pieces(struct convert *c, uint64_t at, uint64_t len, struct pie
 		}
 		if (!c->sparse && kind == EXTENT_ZERO)
 			kind = EXTENT_DATA; /* -S 0: all is written */
-		if (*n && (*list)[*n - 1].kind == (enum extent)kind) {
-			(*list)[*n - 1].len += count;
+		if (s->count && s->pieces[s->count - 1].kind == (enum extent)kind) {
+			s->pieces[s->count - 1].len += count;
 		} else {
-			if (*n == room)
-				*list = xrealloc(*list,
-						 (room = room ? room * 2 : 16) * sizeof(**list));
-			(*list)[(*n)++] = (struct piece){at, count, (enum extent)kind};
+			if (s->count == s->room) {
+				s->room = s->room ? s->room * 2 : 16;
+				s->pieces = xrealloc(s->pieces, s->room * sizeof(*s->pieces));
+			}
+			s->pieces[s->count++] = (struct piece){at, count, (enum extent)kind};
 		}
 		at += count;
 		len -= count;
@@ -254,118 +279,232 @@ static bool find_pieces(struct convert *c, uint64_t at, uint64_t len, struct pie
 	return true;
 }
 
-/* Waits until the steps before are written; false if one of them failed. */
-static bool my_turn(struct convert *c, uint64_t ticket)
+static void relax(void)
 {
-	pthread_mutex_lock(&c->lock);
-	while (c->ordered && c->turn != ticket && !c->rc)
-		pthread_cond_wait(&c->my_turn[ticket % MAX_THREADS], &c->lock);
-	bool ok = !c->rc;
-	pthread_mutex_unlock(&c->lock);
-	return ok;
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#endif
 }
 
-static void end_turn(struct convert *c, uint64_t bytes)
+static void add_done(struct convert *c, uint64_t bytes)
 {
-	pthread_mutex_lock(&c->lock);
-	c->turn++;
-	c->done += bytes;
-	img_progress(c->progress, c->done, c->size);
-	pthread_cond_signal(&c->my_turn[c->turn % MAX_THREADS]);
-	pthread_mutex_unlock(&c->lock);
-	img_rate_wait(&c->rate, bytes);
-}
-
-/* One step: all of it in `buf` (of c->step bytes), then to the target. */
-static void do_step(struct convert *c, uint64_t step, uint64_t ticket, uint8_t *buf)
-{
-	uint64_t at = step * c->step;
-	uint64_t len = c->size - at < c->step ? c->size - at : c->step;
-	struct piece *list;
-	size_t n;
-	bool ok = find_pieces(c, at, len, &list, &n), any = false;
-	for (size_t i = 0; i < n && ok; i++) {
-		struct piece *p = &list[i];
-		if (p->kind == EXTENT_DATA && c->offload)
-			continue;
-		if (p->kind == EXTENT_DATA)
-			ok = read_disk(c, buf + (p->at - at), p->at, (size_t)p->len) == 0;
-		else if (p->kind == EXTENT_ZERO && c->compress)
-			memset(buf + (p->at - at), 0, (size_t)p->len);
-		else if (p->kind == EXTENT_BACKING && c->compress) /* a cluster may need its rest */
-			ok = read_disk(c, buf + (p->at - at), p->at, (size_t)p->len) == 0;
-		any |= p->kind == EXTENT_DATA;
-	}
-	if (!ok || !my_turn(c, ticket)) {
-		free(list);
+	__atomic_add_fetch(&c->done, bytes, __ATOMIC_RELAXED);
+	if (!c->progress)
 		return;
+	pthread_mutex_lock(&c->lock);
+	uint64_t done = __atomic_load_n(&c->done, __ATOMIC_RELAXED);
+	img_progress(true, done < c->size ? done : c->size, c->size);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* Reads what the step has; false if that failed. */
+static bool fill(struct convert *c, struct step *s)
+{
+	if (!find_pieces(c, s))
+		return false;
+	for (size_t i = 0; i < s->count; i++) {
+		const struct piece *p = &s->pieces[i];
+		uint8_t *to = s->buf + (p->at - s->at);
+		bool needed = p->kind == EXTENT_DATA ? !c->offload
+						     : p->kind == EXTENT_BACKING && c->compress;
+		if (p->kind == EXTENT_ZERO && c->compress)
+			memset(to, 0, (size_t)p->len);
+		else if (needed && read_disk(c, to, p->at, (size_t)p->len))
+			return false;
 	}
-	if (c->compress && (any || !c->target_zero))
-		ok = write_compressed(c, buf, at, (size_t)len) == 0;
-	for (size_t i = 0; i < n && ok && !c->compress; i++) {
-		struct piece *p = &list[i];
+	return true;
+}
+
+static bool write_pieces(struct convert *c, const struct step *s)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		const struct piece *p = &s->pieces[i];
+		uint8_t *from = s->buf + (p->at - s->at);
+		bool ok = true;
 		if (p->kind == EXTENT_ZERO)
 			ok = write_zeroes(c, p->at, p->len) == 0;
 		else if (p->kind == EXTENT_DATA && c->offload)
-			ok = offload(c, buf + (p->at - at), p->at, (size_t)p->len);
+			ok = offload(c, from, p->at, (size_t)p->len);
 		else if (p->kind == EXTENT_DATA)
-			ok = write_data(c, buf + (p->at - at), p->at, (size_t)p->len) == 0;
+			ok = write_data(c, from, p->at, (size_t)p->len) == 0;
+		if (!ok)
+			return false;
 	}
-	free(list);
-	if (ok)
-		end_turn(c, len);
+	return true;
 }
 
-/* The first step at or behind `step` that is not a hole through and through; a large sparse disk
- * is passed over in long strides. Lock held. */
-static uint64_t skip_holes(struct convert *c, uint64_t step)
+/* Brings a step that was read to the target; false if that failed. */
+static bool write_step(struct convert *c, const struct step *s)
 {
-	uint64_t at = step * c->step, count;
-	if (!c->target_zero || !c->sparse || at >= c->size)
-		return step;
-	if (extent_at(c, at, c->size - at, &count) != EXTENT_ZERO || count < 2 * (uint64_t)c->step)
-		return step;
-	return (at + count >= c->size ? c->size + c->step - 1 : at + count) / c->step;
+	bool any = !c->target_zero, ok = true;
+	for (size_t i = 0; i < s->count; i++)
+		any |= s->pieces[i].kind == EXTENT_DATA;
+	if (!c->compress)
+		ok = write_pieces(c, s);
+	else if (any)
+		ok = write_compressed(c, s->buf, s->at, (size_t)s->len) == 0;
+	if (ok) {
+		add_done(c, s->len);
+		img_rate_wait(&c->rate, s->len);
+	}
+	return ok;
+}
+
+/* A step that nobody uses; NULL after an error. */
+static struct step *new_step(struct convert *c)
+{
+	pthread_mutex_lock(&c->lock);
+	while (!c->free && !c->rc)
+		pthread_cond_wait(&c->room, &c->lock);
+	struct step *s = c->rc ? NULL : c->free;
+	if (s) {
+		c->free = s->next;
+		c->free_count--;
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (s && !s->buf && !(s->buf = malloc(c->step))) {
+		fail(c, -ENOMEM, "writing", c->to, 0);
+		return NULL;
+	}
+	return s;
+}
+
+/* The one used last goes first: its buffer is still in the processor's cache. Lock held. */
+static void release_step(struct convert *c, struct step *s)
+{
+	s->next = c->free;
+	c->free = s;
+	if (++c->free_count >= c->enough)
+		pthread_cond_broadcast(&c->room);
+}
+
+/* The step has been read: writes it and those ready behind it, unless another thread will. */
+static void write_in_order(struct convert *c, struct step *s, unsigned *spin)
+{
+	unsigned looks = 0;
+	while (looks < *spin && __atomic_load_n(&c->turn, __ATOMIC_ACQUIRE) != s->ticket) {
+		relax();
+		looks++;
+	}
+	if (looks == *spin)
+		*spin = *spin > SPIN_MIN ? *spin - *spin / 8 : SPIN_MIN;
+	else
+		*spin = *spin < SPIN_MAX * 3 / 4 ? *spin + *spin / 4 : SPIN_MAX;
+	pthread_mutex_lock(&c->lock);
+	c->ready[s->ticket % MAX_STEPS] = s;
+	while (!c->writing && !c->rc && (s = c->ready[c->turn % MAX_STEPS])) {
+		c->ready[c->turn % MAX_STEPS] = NULL;
+		c->writing = true;
+		pthread_mutex_unlock(&c->lock);
+		bool ok = write_step(c, s);
+		pthread_mutex_lock(&c->lock);
+		c->writing = false;
+		release_step(c, s);
+		if (ok)
+			__atomic_store_n(&c->turn, c->turn + 1, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* The first step at or behind number `n` that is not a hole through and through: a large sparse disk
+ * is passed over in long strides. What is found out about the steps behind it is kept. hand_out
+ * held. */
+static uint64_t find_step(struct convert *c, uint64_t n)
+{
+	uint64_t at, count;
+	while ((at = n * c->step) < c->size && at >= c->data_end) {
+		int kind = extent_at(c, at, c->size - at, &count);
+		if (kind == EXTENT_DATA)
+			c->data_end = at + count;
+		if (kind != EXTENT_ZERO || !c->target_zero || !c->sparse ||
+		    count < 2 * (uint64_t)c->step)
+			break;
+		n = (at + count >= c->size ? c->size + c->step - 1 : at + count) / c->step;
+	}
+	return n;
+}
+
+/* The next step to copy; false at the end. */
+static bool take_step(struct convert *c, struct step *step)
+{
+	pthread_mutex_lock(&c->hand_out);
+	uint64_t first = c->next, n = find_step(c, first);
+	c->next = n + 1;
+	step->at = n * c->step;
+	step->len = step->count = 0;
+	step->data = false;
+	step->ticket = c->tickets++;
+	if (step->at < c->size) {
+		step->len = c->size - step->at < c->step ? c->size - step->at : c->step;
+		step->data = c->data_end >= step->at + step->len;
+	}
+	pthread_mutex_unlock(&c->hand_out);
+	if (n > first)
+		add_done(c, (n - first) * c->step);
+	return step->at < c->size;
 }
 
 static void *work(void *opaque)
 {
 	struct convert *c = opaque;
-	uint8_t *buf = malloc(c->step);
-	if (!buf) {
-		fail(c, -ENOMEM, "writing", c->to, 0);
-		return NULL;
-	}
-	for (;;) {
+	struct step *s;
+	unsigned spin = SPIN_MAX;
+	bool go_on = true;
+	while (go_on && (s = new_step(c))) {
+		go_on = take_step(c, s) && fill(c, s);
+		if (go_on && c->ordered) {
+			write_in_order(c, s, &spin);
+			continue;
+		}
+		if (go_on)
+			write_step(c, s);
 		pthread_mutex_lock(&c->lock);
-		uint64_t step = c->rc ? c->next : skip_holes(c, c->next), ticket = c->tickets++;
-		c->done += (step - c->next) * c->step;
-		c->next = step + 1;
-		bool end = c->rc || step * c->step >= c->size;
+		release_step(c, s);
 		pthread_mutex_unlock(&c->lock);
-		if (end)
-			break;
-		do_step(c, step, ticket, buf);
 	}
-	free(buf);
 	return NULL;
+}
+
+/* In order there are some steps more than threads, which those that wait for their turn fill. */
+static void make_steps(struct convert *c, unsigned threads)
+{
+	bool many = c->ordered && c->step <= MIB;
+	c->step_count = threads + (many ? threads + 4 : 1);
+	c->enough = many ? c->step_count / 2 : 1;
+	for (unsigned i = 0; i < c->step_count; i++)
+		release_step(c, &c->steps[i]);
+}
+
+static void free_steps(struct convert *c)
+{
+	for (unsigned i = 0; i < c->step_count; i++) {
+		free(c->steps[i].buf);
+		free(c->steps[i].pieces);
+	}
 }
 
 static int copy_all(struct convert *c, int threads)
 {
 	pthread_t t[MAX_THREADS];
+	pthread_mutexattr_t attr;
 	int started = 0;
-	pthread_mutex_init(&c->lock, NULL);
-	for (int i = 0; i < MAX_THREADS; i++)
-		pthread_cond_init(&c->my_turn[i], NULL);
+	/* It is held for some instructions only. */
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&c->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	pthread_mutex_init(&c->hand_out, NULL);
+	pthread_cond_init(&c->room, NULL);
 	img_progress(c->progress, 0, c->size);
 	if ((uint64_t)threads > c->size / c->step + 1)
 		threads = (int)(c->size / c->step + 1);
+	make_steps(c, (unsigned)threads);
 	while (started < threads - 1 && pthread_create(&t[started], NULL, work, c) == 0)
 		started++;
 	work(c);
 	while (started)
 		pthread_join(t[--started], NULL);
+	free_steps(c);
 	if (!c->rc) {
 		c->rc = image_flush(c->to);
 		if (c->rc)
@@ -648,21 +787,6 @@ static int parse(int argc, char **argv, struct convert *c, struct convert_args *
 	return 0;
 }
 
-/* Steps that are written in order are so by one thread at a time: where reading is a copy out of the
- * page cache, a second one that reads ahead is all that can be of use, and more would only change
- * places with each other. Sources that make a reader wait, or unpack and decrypt, are worth more. */
-static int default_threads(const struct convert *c, const struct convert_args *a)
-{
-	enum { ENOUGH_TO_COPY = 2, ENOUGH_TO_WAIT = 4 };
-	if (!c->ordered || a->source_cache)
-		return ENOUGH_TO_WAIT;
-	for (int i = 0; i < c->sources; i++)
-		for (const struct image *img = c->from[i]; img; img = img->backing)
-			if (img->driver != &raw_driver || file_is_device(img->file))
-				return ENOUGH_TO_WAIT;
-	return ENOUGH_TO_COPY;
-}
-
 int img_convert(int argc, char **argv)
 {
 	struct convert c = {.sparse = DEFAULT_SPARSE, .step = STEP};
@@ -677,7 +801,7 @@ int img_convert(int argc, char **argv)
 	if (!rc && a.bitmaps)
 		rc = check_bitmaps(&c, a.skip_broken);
 	if (!rc)
-		rc = copy_all(&c, a.threads ? a.threads : default_threads(&c, &a));
+		rc = copy_all(&c, a.threads ? a.threads : DEFAULT_THREADS);
 	if (!rc && a.bitmaps)
 		rc = copy_bitmaps(&c);
 	image_close(c.to);
