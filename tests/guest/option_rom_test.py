@@ -61,6 +61,33 @@ def test_an_option_rom_is_run_and_boots_by_its_index():
         assert last.index("Booting from Hard Disk") < last.index("ROM-BOOT"), last
 
 
+@cost(5)
+def test_letters_of_the_boot_order_put_the_network_in_its_place():
+    """n is any ROM that boots: alone in front, behind the disk, or for the first start only."""
+    with tempfile.TemporaryDirectory() as d:
+        file = pathlib.Path(d, "own.rom")
+        file.write_bytes(rom())
+        with open(f"{d}/disk", "wb") as f:
+            f.truncate(1 << 20)
+        args = ["-option-rom", file, "-drive", f"file={d}/disk,format=raw", "-boot"]
+        disk, net = "Booting from Hard Disk", "ROM-BOOT"
+        for order, first, second in (("nc", net, disk), ("order=cn", disk, net)):
+            text = log_of(d, [*args, order], second)
+            assert 0 < text.find(first) < text.index(second), (order, text)
+        path = pathlib.Path(d, "once")
+        with vm.Vm(context.minivm(), ["-accel", "soft", "-m", "16", "-nodefaults", "-debugcon", f"file:{path}", *args,
+                                      "order=cn,once=nc"], serial=False) as m:
+            for start in (1, 2):
+                end = time.monotonic() + 60 * context.patience()
+                while len(parts := path.read_text(errors="replace").split("ROM-INIT")) <= start or \
+                        not (disk in parts[start] and net in parts[start]):
+                    assert time.monotonic() < end, parts
+                    time.sleep(0.02)
+                assert (parts[start].index(net) < parts[start].index(disk)) == (start == 1), parts
+                m.qmp.command("system_reset")
+            m.quit()
+
+
 def refused(*args):
     p = subprocess.run([context.minivm(), "-S", "-display", "none", "-accel", "soft", *args], capture_output=True,
                        text=True, timeout=60 * context.patience(), stdin=subprocess.DEVNULL)
