@@ -66,6 +66,11 @@ struct json_object;
 /* Prints it with qemu-img's indentation and lets go of it. */
 void img_print_json(struct json_object *o);
 #endif
+/* convert --bitmaps, before anything is copied: are there bitmaps on both sides, and are they sound? 0, or
+ * -errno with what is wrong. */
+int img_bitmaps_check(struct image *from, struct image *to, bool skip_broken, struct error *err);
+/* The same after the contents, whose writing marked nothing in them: copies the bitmaps. */
+int img_bitmaps_copy(struct image *from, struct image *to, struct error *err);
 /* Keeps the rate: call it after each transfer; rate 0 means no limit. */
 struct img_rate {
 	uint64_t bytes_per_second, done, start_ns;

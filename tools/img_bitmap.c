@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* minivm-img bitmap: persistent dirty bitmaps of qcow2 images. */
 #include "block/image.h"
+#include "block/node.h"
+#include "lib/log.h"
 #include "lib/text.h"
 #include "tools/img.h"
 #include <errno.h>
@@ -108,4 +110,54 @@ int img_bitmap(int argc, char **argv)
 	image_close(img);
 	free(a.list);
 	return rc ? img_fail(&err) : 0;
+}
+
+/* ---- convert --bitmaps ---- */
+
+int img_bitmaps_check(struct image *from, struct image *to, bool skip_broken, struct error *err)
+{
+	struct image_info info;
+	int rc = 0;
+	if (!from->driver->bitmap_edit || !to->driver->bitmap_edit)
+		return error_set(err, ENOTSUP, "--bitmaps: format '%s' of '%s' has no bitmaps",
+				 (from->driver->bitmap_edit ? to : from)->driver->name,
+				 (from->driver->bitmap_edit ? to : from)->path);
+	if (image_get_info(from, &info) < 0)
+		return error_set(err, EIO, "cannot read the bitmaps of '%s'", from->path);
+	for (size_t i = 0; i < info.bitmap_count && !rc && !skip_broken; i++)
+		if (info.bitmaps[i].in_use)
+			rc = error_set(err, EINVAL,
+				       "cannot copy inconsistent bitmap '%s'; try "
+				       "--skip-broken-bitmaps, or remove it with bitmap --remove",
+				       info.bitmaps[i].name);
+	image_info_free(&info);
+	return rc;
+}
+
+int img_bitmaps_copy(struct image *from, struct image *to, struct error *err)
+{
+	struct image_info info;
+	int rc = image_get_info(from, &info);
+	for (size_t i = 0; i < info.bitmap_count && rc >= 0; i++) {
+		const struct image_bitmap_info *b = &info.bitmaps[i];
+		struct image_bitmap_edit edit = {.op = BITMAP_ADD,
+						 .name = b->name,
+						 .granularity = b->granularity,
+						 .source = from,
+						 .source_name = b->name};
+		static const enum image_bitmap_op ops[] = {BITMAP_ADD, BITMAP_DISABLE,
+							   BITMAP_MERGE};
+		if (b->in_use) {
+			warn("skipping inconsistent bitmap '%s'", b->name);
+			continue;
+		}
+		for (size_t k = 0; k < 3 && rc >= 0; k++) {
+			if (ops[k] == BITMAP_DISABLE && b->enabled)
+				continue;
+			edit.op = ops[k];
+			rc = image_bitmap_edit(to, &edit, err);
+		}
+	}
+	image_info_free(&info);
+	return rc < 0 ? rc : 0;
 }

@@ -643,58 +643,7 @@ static int open_target(struct convert *c, const struct convert_args *a, const ch
 	return rc;
 }
 
-/* ---- --bitmaps ---- */
-
-/* Before anything is copied: are there bitmaps on both sides, and are they sound. */
-static int check_bitmaps(struct convert *c, bool skip_broken)
-{
-	struct image_info info;
-	struct image *from = c->from[0];
-	int rc = 0;
-	if (!from->driver->bitmap_edit || !c->to->driver->bitmap_edit)
-		return error_set(&c->err, ENOTSUP, "--bitmaps: format '%s' of '%s' has no bitmaps",
-				 (from->driver->bitmap_edit ? c->to : from)->driver->name,
-				 (from->driver->bitmap_edit ? c->to : from)->path);
-	if (image_get_info(from, &info) < 0)
-		return error_set(&c->err, EIO, "cannot read the bitmaps of '%s'", from->path);
-	for (size_t i = 0; i < info.bitmap_count && !rc && !skip_broken; i++)
-		if (info.bitmaps[i].in_use)
-			rc = error_set(&c->err, EINVAL,
-				       "cannot copy inconsistent bitmap '%s'; try "
-				       "--skip-broken-bitmaps, or remove it with bitmap --remove",
-				       info.bitmaps[i].name);
-	image_info_free(&info);
-	return rc;
-}
-
-/* After the contents, whose writing marked nothing in them. */
-static int copy_bitmaps(struct convert *c)
-{
-	struct image_info info;
-	int rc = image_get_info(c->from[0], &info);
-	for (size_t i = 0; i < info.bitmap_count && rc >= 0; i++) {
-		const struct image_bitmap_info *b = &info.bitmaps[i];
-		struct image_bitmap_edit edit = {.op = BITMAP_ADD,
-						 .name = b->name,
-						 .granularity = b->granularity,
-						 .source = c->from[0],
-						 .source_name = b->name};
-		static const enum image_bitmap_op ops[] = {BITMAP_ADD, BITMAP_DISABLE,
-							   BITMAP_MERGE};
-		if (b->in_use) {
-			warn("skipping inconsistent bitmap '%s'", b->name);
-			continue;
-		}
-		for (size_t k = 0; k < 3 && rc >= 0; k++) {
-			if (ops[k] == BITMAP_DISABLE && b->enabled)
-				continue;
-			edit.op = ops[k];
-			rc = image_bitmap_edit(c->to, &edit, &c->err);
-		}
-	}
-	image_info_free(&info);
-	return rc < 0 ? rc : 0;
-}
+/* ---- The command ---- */
 
 static int parse(int argc, char **argv, struct convert *c, struct convert_args *a)
 {
@@ -799,11 +748,11 @@ int img_convert(int argc, char **argv)
 	if (!rc)
 		rc = open_target(&c, &a, argv[argc - 1]);
 	if (!rc && a.bitmaps)
-		rc = check_bitmaps(&c, a.skip_broken);
+		rc = img_bitmaps_check(c.from[0], c.to, a.skip_broken, &c.err);
 	if (!rc)
 		rc = copy_all(&c, a.threads ? a.threads : DEFAULT_THREADS);
 	if (!rc && a.bitmaps)
-		rc = copy_bitmaps(&c);
+		rc = img_bitmaps_copy(c.from[0], c.to, &c.err);
 	image_close(c.to);
 	for (int i = 0; i < c.sources; i++)
 		image_close(c.from[i]);
