@@ -10,6 +10,7 @@
 #include "lib/text.h"
 #include "vmm/accel.h"
 #include "vmm/firmware.h"
+#include "vmm/json_opts.h"
 #include "vmm/nics.h"
 #include "vmm/options.h"
 #include "vmm/ports.h"
@@ -304,6 +305,8 @@ static int add_network(struct options *o, const struct option_row *row, const ch
 {
 	char option[16];
 	snprintf(option, sizeof(option), "-%s", row->name);
+	if (!strcmp(row->name, "netdev") && !(arg = json_option(option, arg, "type", err)))
+		return -err->code;
 	int r = nics_check_option(o, option, arg, err);
 	if (r == OPTIONS_RUN)
 		arg_list_add(row->name[3] == 'd'   ? &o->netdev
@@ -391,6 +394,8 @@ static int add_device(struct options *o, const struct option_row *row, const cha
 		ports_device_help();
 		return OPTIONS_DONE;
 	}
+	if (!(arg = json_option("-device", arg, "driver", err)))
+		return -err->code;
 	char driver[64];
 	if (properties_asked(arg, driver, sizeof(driver))) {
 		int r = ports_print_properties(driver, err);
@@ -409,6 +414,8 @@ static int add_object(struct options *o, const struct option_row *row, const cha
 		object_print_help();
 		return OPTIONS_DONE;
 	}
+	if (!(arg = json_option("-object", arg, "qom-type", err)))
+		return -err->code;
 	arg_list_add(&o->object, arg);
 	return 0;
 }
@@ -580,7 +587,9 @@ const struct option_row option_table[] = {
 	 "and -non-transitional."},
 	{"object", NULL, "type,id=id[,prop=value]", add_object, NULL,
 	 "Makes an object that other options name by its id; help lists the types and their "
-	 "properties."},
+	 "properties.\n"
+	 "-object, -device and -netdev may also be written as JSON, as in "
+	 "{\"qom-type\":type,\"id\":id}."},
 	{"rtc", NULL, "base=,clock=", set_rtc, NULL,
 	 "The real-time clock: base=utc|localtime|YYYY-MM-DD[THH:MM:SS], clock=host|vm."},
 	{"no-fd-bootchk", NULL, NULL, set_no_fd_bootchk, NULL,

@@ -11,6 +11,7 @@
 #include "lib/text.h"
 #include "vmm/commands.h"
 #include "vmm/drive_options.h"
+#include "vmm/json_opts.h"
 #include "vmm/machine.h"
 #include "vmm/monitor.h"
 #include "vmm/net_announce.h"
@@ -281,33 +282,10 @@ static const char *drive_argument(struct json_object *args, struct error *err)
 	return id ? id : device;
 }
 
-/* One key for each argument; lists are of strings, or of objects with the member "str", and give one
- * key for each element. */
-static void arguments_to_opts(struct json_object *args, struct opts *opts)
-{
-	json_object_object_foreach(args, name, value)
-	{
-		size_t count = json_object_is_type(value, json_type_array)
-				       ? json_object_array_length(value)
-				       : 0;
-		for (size_t n = 0; n < count; n++) {
-			struct json_object *item = json_object_array_get_idx(value, n),
-					   *text = NULL;
-			if (!json_object_object_get_ex(item, "str", &text))
-				text = item;
-			opts_set(opts, name, json_object_get_string(text));
-		}
-		if (json_object_is_type(value, json_type_boolean))
-			opts_set(opts, name, json_object_get_boolean(value) ? "on" : "off");
-		else if (!json_object_is_type(value, json_type_array))
-			opts_set(opts, name, json_object_get_string(value));
-	}
-}
-
 static struct json_object *do_netdev_add(struct qmp *q, struct json_object *args, struct error *err)
 {
 	struct opts opts = {0};
-	arguments_to_opts(args, &opts);
+	json_to_opts(args, &opts);
 	opts.source = xstrdup(string_argument(args, "id"));
 	nics_netdev_add_opts(q->m, &opts, err);
 	opts_free(&opts);
@@ -349,7 +327,7 @@ static struct json_object *do_announce_self(struct qmp *q, struct json_object *a
 static struct json_object *do_object_add(struct qmp *q, struct json_object *args, struct error *err)
 {
 	struct opts opts = {0};
-	arguments_to_opts(args, &opts);
+	json_to_opts(args, &opts);
 	object_add_opts(q->m, &opts, err);
 	opts_free(&opts);
 	return NULL;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Network cards and virtio cards on the command line: their forms, names, addresses, properties and help."""
+import json
 import os
 import re
 import subprocess
@@ -87,6 +88,29 @@ def test_forms_of_nics():
              r"hub 3\n \\ h: u: .*\n \\ hubport\.0: virtio-net-pci\.0: .*\n")):
         text = monitor("info network", *args)
         assert re.fullmatch(wanted, text), (args, text)
+
+
+def test_options_may_be_written_as_json():
+    """As QEMU takes them, and libvirt writes them."""
+    netdev = {"type": "user", "id": "net0", "restrict": True,
+              "hostfwd": [{"str": "tcp:127.0.0.1:0-:22"}, {"str": "udp:127.0.0.1:0-:53"}]}
+    device = {"driver": "virtio-net-pci", "netdev": "net0", "id": "net0", "mac": "52:54:00:00:00:07", "bus": "pci.0", "addr": "0x5",
+              "mrg_rxbuf": False, "rx_queue_size": 512}
+    args = ["-netdev", json.dumps(netdev), "-device", json.dumps(device),
+            "-object", json.dumps({"qom-type": "rng-random", "id": "r", "filename": "/dev/urandom"}),
+            "-device", '{"driver":"virtio-rng-pci","rng":"r"}']
+    assert re.fullmatch(r"net0: .*model=virtio-net-pci,macaddr=52:54:00:00:00:07\n \\ net0: .*restrict=on\n",
+                        monitor("info network", *args))
+    usernet = monitor("info usernet", *args)
+    assert "TCP[HOST_FORWARD]" in usernet and "UDP[HOST_FORWARD]" in usernet, usernet
+    with tempfile.TemporaryDirectory() as d:
+        nested = {"type": "dgram", "id": "n", "local": {"type": "unix", "path": f"{d}/a,b"},
+                  "remote": {"type": "unix", "path": f"{d}/c"}}
+        text = monitor("info network", "-netdev", json.dumps(nested), "-device", "ne2k_pci,netdev=n")
+        assert f"local={d}/a,b,remote={d}/c" in text, text
+    for args, says in ((["-netdev", '{"type":"user"'], "no JSON object"), (["-device", "{}"], "needs"),
+                       (["-netdev", '{"type":"usr","id":"a"}'], "did you mean"), (["-object", '{"id":"r"}'], "type")):
+        assert says in refused(*args), args
 
 
 def test_what_is_most_likely_a_mistake_is_said_once_the_machine_is_built():

@@ -418,6 +418,13 @@ def test_backends_come_and_go_while_the_machine_runs():
         assert "b: index=0,type=user,net=10.0.2.0,restrict=on" in m.hmp("info network")
         assert m.hmp("set_link a off") == ""
         assert m.hmp("info network").count("link down") == 2
+        with tempfile.TemporaryDirectory() as d:
+            nested = {"type": "stream", "id": "s", "server": True, "addr": {"type": "unix", "path": f"{d}/s"}}
+            assert m.qmp.raw({"execute": "netdev_add", "arguments": nested}) == {"return": {}}
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(f"{d}/s")
+            m.qmp.command("netdev_del", id="s")
+            assert not os.path.exists(f"{d}/s")
         m.qmp.command("netdev_del", id="a")
         assert m.hmp("netdev_del b") == ""
         assert re.fullmatch(r"a: index=0,type=nic,\S+ \(link down\)", m.hmp("info network").strip()), m.hmp("info network")
