@@ -93,7 +93,8 @@ def jobs(ours, theirs, folder, size):
         img, "convert", "-f", "qcow2", "-O", "qcow2", folder / "empty.qcow2", out]
     for name, fmt, path in (("raw", "raw", folder / "bench.raw"), ("qcow2", "qcow2", full),
                             ("chain of 5", "qcow2", folder / "chain5.qcow2"),
-                            ("NBD (qemu-nbd, raw)", "raw", f"nbd+unix:///?socket={folder}/socket")):
+                            ("NBD (qemu-nbd, raw)", "raw", f"nbd+unix:///?socket={folder}/qemu-nbd"),
+                            ("NBD (nbdkit, memory)", "raw", f"nbd+unix:///?socket={folder}/nbdkit")):
         for write in (False, True):
             for depth in (1, 32):
                 yield (f"4 KiB random {'writes' if write else 'reads'}, depth {depth}, {name}",
@@ -103,15 +104,16 @@ def jobs(ours, theirs, folder, size):
 
 
 @contextlib.contextmanager
-def server(folder):
-    """qemu-nbd, whose clients both programs are."""
-    socket = folder / "socket"
-    process = subprocess.Popen(["qemu-nbd", "-t", "-e", "8", "-k", socket, "-f", "raw", folder / "bench.raw"])
+def server(folder, program, size):
+    """A server, whose clients both programs are."""
+    socket = folder / program
+    process = subprocess.Popen(["qemu-nbd", "-t", "-e", "8", "-k", socket, "-f", "raw", folder / "bench.raw"]
+                               if program == "qemu-nbd" else ["nbdkit", "-f", "-U", socket, "memory", str(size)])
     try:
         end = time.monotonic() + 30
         while not socket.exists():
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("qemu-nbd does not start")
+                raise RuntimeError(f"{program} does not start")
             time.sleep(0.01)
         yield
     finally:
@@ -144,15 +146,20 @@ def main():
         print("SKIP block: qemu-img, qemu-io and qemu-nbd are not installed (package qemu-utils)", file=sys.stderr)
         return
     print("| what | minivm-img ms | qemu-img ms | ratio | CPU ms | CPU ms | ratio | MiB | MiB |\n|---|---|---|---|---|---|---|---|---|")
-    serving = False
+    serving = set()
     with tempfile.TemporaryDirectory(prefix="minivm-bench-") as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
         prepare(theirs, folder, args.size * MIB)
         for what, command in jobs(ours, theirs, folder, args.size * MIB):
             if args.only not in what:
                 continue
-            if "NBD" in what and not serving:
-                serving = stack.enter_context(server(folder)) or True
+            program = "nbdkit" if "nbdkit" in what else "qemu-nbd"
+            if "NBD" in what and not shutil.which(program):
+                print(f"SKIP {what}: {program} is not installed", file=sys.stderr)
+                continue
+            if "NBD" in what and program not in serving:
+                stack.enter_context(server(folder, program, args.size * MIB // 2))
+                serving.add(program)
             best, cpu, memory = {}, {}, {}
             for turn in range(args.rounds):
                 # Who comes second finds what the first left in memory: they take turns in that as well.
