@@ -51,6 +51,7 @@ bool loop_locked_by_me(const struct loop *loop);
 struct loop_fd;
 struct loop_fd *loop_fd_new(struct loop *loop, int fd, unsigned events, loop_fd_fn fn, void *opaque,
 			    struct error *err);
+/* What is reported from now on; 0: errors alone. */
 void loop_fd_set_events(struct loop_fd *h, unsigned events);
 void loop_fd_free(struct loop_fd *h);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the human monitor and QMP both do. All run on the loop's thread, lock held. */
+/* What the human monitor and QMP both do. All run on the loop's thread, lock held, and return 0 or a
+ * negative errno with a sentence; -ENODEV: no drive has that id. */
 #ifndef VMM_COMMANDS_H
 #define VMM_COMMANDS_H
 
@@ -18,7 +19,10 @@ int command_screendump(struct machine *m, const char *path, const char *format, 
 /* Parses "ctrl-alt-f1" or "0x1e" into core/input.h's key numbers. */
 int command_parse_keys(const char *text, uint8_t keys[KEYS_AT_ONCE], size_t *count,
 		       struct error *err);
+/* The tray of a CD or floppy drive opens; `force`: although the guest has locked it. */
 int command_eject(struct machine *m, const char *id, bool force, struct error *err);
+/* Puts another image into it; `format` NULL: to be found out. `mode` (NULL: "retain") is "retain",
+ * "read-only" or "read-write". */
 int command_change(struct machine *m, const char *id, const char *file, const char *format,
 		   const char *mode, struct error *err);
 /* Limits of a drive's operations and bytes a second; group NULL keeps the drive's group. */

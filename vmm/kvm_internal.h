@@ -124,6 +124,7 @@ struct kvm_engine {
 
 /* ioctl() that goes on after EINTR; -errno or its value. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);
+/* For requests whose argument is a number; -errno or the value. */
 int kvm_ioctl_value(int fd, unsigned long request, unsigned long arg);
 
 /* kvm.c: between these no CPU is inside KVM_RUN. Machine lock held; not nested. */
@@ -131,6 +132,7 @@ void kvm_hold_vcpus(struct kvm_engine *k);
 void kvm_release_vcpus(struct kvm_engine *k);
 
 /* kvm_memory.c */
+/* Follows the view of config.mem from now on, until kvm_memory_fini(). */
 int kvm_memory_init(struct kvm_engine *k, struct error *err);
 /* Brings the slots up to date with what changed while the CPUs stood still. Machine lock held;
  * before the CPUs run, and before the kernel is asked to look at guest memory. */
@@ -140,10 +142,13 @@ void kvm_memory_fini(struct kvm_engine *k);
 void kvm_flush_coalesced(struct kvm_engine *k);
 
 /* kvm_cpuid.c */
+/* Gives the CPU what the guest is to see; before it runs. */
 int kvm_set_cpuid(struct kvm_engine *k, struct kvm_vcpu *v, struct error *err);
 
 /* kvm_state.c */
+/* Finds out which MSRs the kernel has; before the first of the next two. */
 void kvm_msrs_init(struct kvm_engine *k);
+/* struct engine_ops.get_state and set_state; the CPU stands still. `err` may be NULL. */
 int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct error *err);
 int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct error *err);
 /* INIT and SIPI for a CPU whose local APIC is ours. */
@@ -154,6 +159,7 @@ void kvm_cpu_sipi(struct kvm_vcpu *v, uint8_t vector);
 int kvm_irqchip_create(struct kvm_engine *k, struct error *err);
 /* After the vCPUs exist: remembers the power-on state. */
 int kvm_irqchip_snapshot(struct kvm_engine *k, struct error *err);
+/* struct engine_ops of that name. */
 void kvm_irqchip_reset(struct engine *e);
 void kvm_irqchip_set_gsi(void *engine, int gsi, bool level);
 void kvm_irqchip_msi(struct engine *e, uint64_t address, uint32_t data);
@@ -163,7 +169,7 @@ int kvm_irqchip_set_routing(struct kvm_engine *k);
 void kvm_clocks_stop(struct kvm_engine *k);
 void kvm_clocks_start(struct kvm_engine *k);
 
-/* kvm_notify.c */
+/* kvm_notify.c: struct engine_ops of that name. */
 int kvm_msi_route(struct engine *e, int fd, uint64_t address, uint32_t data);
 void kvm_msi_unroute(struct engine *e, int fd);
 int kvm_doorbell(struct engine *e, const struct doorbell *bell, int fd, bool on);

@@ -165,12 +165,15 @@ void machine_request_shutdown(struct machine *m, enum run_cause cause);
 /* Ends minivm whatever -no-shutdown says. Also from a signal handler's loop_call. */
 void machine_request_quit(struct machine *m, int status, enum run_cause cause);
 
+/* CPUs and clock stand still, and no request of a drive is in flight, when it returns. */
 void machine_stop(struct machine *m);
-/* Fails after an internal error, and in the shutdown state until a reset. */
+/* Goes on, and tries again what an error of a drive stopped. Fails after an internal error, and in
+ * the shutdown state until a reset. */
 int machine_cont(struct machine *m, struct error *err);
 /* The ACPI power button. */
 void machine_powerdown(struct machine *m);
 bool machine_running(const struct machine *m);
+/* A listener belongs to the caller; it may remove itself, but no other, while it is told. */
 void machine_add_listener(struct machine *m, struct machine_listener *listener);
 void machine_remove_listener(struct machine_listener *listener);
 void machine_emit(struct machine *m, enum machine_event event, enum run_cause cause,
