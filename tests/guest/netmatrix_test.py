@@ -104,7 +104,7 @@ def forwarded(m, port):
     return [int(ours) for ours, theirs in lines if int(theirs) == port]
 
 
-@cost(60)
+@cost(30)
 @context.parts(*CARDS)
 def test_user(part):
     with tempfile.TemporaryDirectory() as d:
@@ -152,7 +152,7 @@ def cards_on_the_bridge(m, part, peer, also=None):
             no_errors(m, name)
 
 
-@cost(60)
+@cost(30)
 @context.parts(*CARDS)
 def test_tap(part):
     with tempfile.TemporaryDirectory() as d, bridge(d) as (enter, peer), \
@@ -205,7 +205,7 @@ def cards_across(part, ways):
         cards_on_the_bridge(m, part, peer)
 
 
-@cost(60)
+@cost(30)
 @context.parts(*CARDS)
 def test_socket_streams(part):
     cards_across(part, [
@@ -216,7 +216,7 @@ def test_socket_streams(part):
          "stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=5004", "first")])
 
 
-@cost(60)
+@cost(30)
 @context.parts(*CARDS)
 def test_socket_datagrams(part):
     def dgram(kind, ours, other):
@@ -236,7 +236,7 @@ def test_socket_datagrams(part):
         (dgram("inet", 5004, 5005), dgram("inet", 5005, 5004), "second")])
 
 
-@cost(60)
+@cost(30)
 @context.parts(*CARDS)
 def test_vde(part):
     with tempfile.TemporaryDirectory() as d, bridge(d) as (enter, peer), netlab.vde_switch(d, enter, "-t", "vde0") as sock:

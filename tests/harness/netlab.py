@@ -166,6 +166,8 @@ def vde_switch(folder, prefix=(), *options):
     """A switch of its own; yields where it listens. Skip without the program or the library."""
     if "libvdeplug" not in built_with():
         raise context.Skip("this build has no libvdeplug")
+    if context.sanitized:
+        raise context.Skip("sanitizers refuse how libvdeplug loads its modules (RTLD_DEEPBIND)")
     context.requires("vde_switch")
     sock = os.path.join(folder, "vde")
     with running([*prefix, "vde_switch", "-s", sock, *options], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as switch:

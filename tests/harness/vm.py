@@ -24,7 +24,7 @@ class Timeout(Exception):
 class Qmp:
     """A QMP connection. Events that arrive meanwhile are kept in `events`."""
 
-    def __init__(self, path, timeout=30):
+    def __init__(self, path, timeout=30, process=None):
         end = time.monotonic() + timeout * context.patience()
         while True:
             self.sock = socket.socket(socket.AF_UNIX)
@@ -33,6 +33,8 @@ class Qmp:
                 break
             except OSError:
                 self.sock.close()
+                if process and process.poll() is not None:
+                    raise RuntimeError(f"ended with status {process.returncode}") from None
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.01)
@@ -124,7 +126,7 @@ class Vm:
             if serial:
                 self.serial = self._connect(self.serial_path)
             if qmp:
-                self.qmp = Qmp(self.qmp_path)
+                self.qmp = Qmp(self.qmp_path, process=self.process)
         except Exception as e:
             errors = self.stderr()
             self.close()
