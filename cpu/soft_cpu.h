@@ -4,8 +4,8 @@
  * It knows memory and ports, no device. vmm/soft.c turns it into an engine.
  *
  * One thread runs a CPU (and all CPUs of a machine take turns on one thread). set_intr, nmi, init,
- * sipi and kick may be called from any thread; everything else only by the running thread or while
- * it is known not to run.
+ * sipi, kick, flush_tlb and ram_written may be called from any thread; everything else only by the
+ * running thread or while it is known not to run.
  */
 #ifndef CPU_SOFT_CPU_H
 #define CPU_SOFT_CPU_H
@@ -84,8 +84,8 @@ void soft_cpu_set_intr(struct soft_cpu *cpu, bool level);
 void soft_cpu_nmi(struct soft_cpu *cpu);
 void soft_cpu_init(struct soft_cpu *cpu);
 void soft_cpu_sipi(struct soft_cpu *cpu, uint8_t vector);
-/* Makes soft_cpu_run() return SOFT_KICKED soon (within a block); remembered if it is not running.
- * Async-signal-safe. */
+/* Makes soft_cpu_run() return SOFT_KICKED soon (within a block, or some thousand instructions of
+ * translated code); remembered if it is not running. Async-signal-safe. */
 void soft_cpu_kick(struct soft_cpu *cpu);
 /* False only when halted with nothing to wake it. */
 bool soft_cpu_has_work(const struct soft_cpu *cpu);
