@@ -110,7 +110,8 @@ bool soft_cpu_translate(struct soft_cpu *cpu, uint32_t va, uint64_t *gpa);
 void soft_cpu_set_breakpoint(struct soft_cpu *cpu, uint32_t linear, bool on);
 /* After SOFT_DIFFERS: what differs, several lines. Valid until the CPU is freed. */
 const char *soft_cpu_difference(const struct soft_cpu *cpu);
-/* Text for `info jit`: counters of the translator. */
+/* Text for `info jit`: counters of the translator. Any thread; while a CPU runs they are of about
+ * now. */
 struct strbuf;
 void soft_cpu_describe_jit(const struct soft_cpu *cpu, struct strbuf *out);
 /* Blocks translated so far; 0 without the translator. */
