@@ -75,9 +75,8 @@ static int read_common(struct opts *opts, const char *prefix, struct image_descr
 		d->set |= IMAGE_NO_LOCK;
 	snprintf(key, sizeof(key), "%saio", prefix);
 	mode = 0;
-	if (!rc && !(rc = opts_get_enum(opts, key, aio_modes, &mode, err)) && mode == 2 &&
-	    !(d->set & IMAGE_DIRECT))
-		rc = error_set(err, EINVAL, "%s=native needs cache.direct=on", key);
+	if (!rc && !(rc = opts_get_enum(opts, key, aio_modes, &mode, err)))
+		d->native |= mode == 2;
 	snprintf(key, sizeof(key), "%snode-name", prefix);
 	opts_get(opts, key);
 	return rc;

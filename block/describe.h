@@ -11,6 +11,7 @@ struct image_description {
 	const char *file;    /* name of the file; NULL: none, or an NBD server's options */
 	const char *format;  /* NULL: probe */
 	unsigned set, clear; /* enum image_flags that are asked for, and asked not to be */
+	bool native;         /* aio=native: IMAGE_DIRECT must be on */
 	bool has_backing;    /* the backing image is described too */
 	struct opts backing; /* its options, without their "backing." */
 };

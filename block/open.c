@@ -449,6 +449,9 @@ static struct image *open_top(struct target *t, const char *format, unsigned fla
 		error_set(err, EINVAL,
 			  "cannot open '%s': force-share=on can only be used with read-only images",
 			  a.name);
+	else if (t->described && t->about.native && !(a.flags & IMAGE_DIRECT))
+		error_set(err, EINVAL, "cannot open '%s': aio=native needs cache.direct=on",
+			  a.name);
 	else
 		img = open_node(&a, err);
 	if (img && image_add_filters(img, a.flags, err)) {

@@ -45,7 +45,7 @@ struct options {
 	const char *bitmap[MAX_BITMAP_OPTIONS + 1];
 	unsigned bitmaps, shared, handshake_limit_s;
 	bool read_only, persistent, fork, verbose, list, disconnect, depth;
-	bool seen_cache, seen_discard;
+	bool seen_cache, seen_discard, native;
 	const char *detect_zeroes;
 };
 
@@ -152,7 +152,8 @@ static void help(void)
 	       "      snapshot.id=ID,snapshot.name=NAME\n"
 	       "  -n, --nocache  the same as --cache=none\n"
 	       "  --cache=MODE  none, writeback (usual), writethrough, directsync or unsafe\n"
-	       "  --aio=MODE  threads: each client has some\n"
+	       "  --aio=MODE  threads, native or io_uring: all the same here, each client has "
+	       "threads\n"
 	       "  --discard=MODE  ignore (usual) or unmap\n"
 	       "  --detect-zeroes=MODE  off (usual), on or unmap\n"
 	       "  -U, --force-share  reads an image that another program writes to\n\n"
@@ -334,8 +335,12 @@ static int set_option(struct options *o, int c, const char *value)
 	case 'U': o->source.flags |= IMAGE_FORCE_SHARE; break;
 	case OPT_CACHE: return set_cache(o, value);
 	case OPT_AIO:
-		if (strcmp(value, "threads") != 0)
-			return usage("aio mode '%s' is not supported; there is threads", value);
+		if (strcmp(value, "threads") && strcmp(value, "native") &&
+		    strcmp(value, "io_uring"))
+			return usage(
+				"invalid aio mode '%s'; there are threads, native and io_uring",
+				value);
+		o->native = strcmp(value, "native") == 0;
 		break;
 	case OPT_DISCARD: return set_discard(o, value);
 	case OPT_DETECT_ZEROES: o->detect_zeroes = value; break;
@@ -371,7 +376,8 @@ static int check_options(struct options *o, int argc, char **argv)
 			return usage("--list does not go with options for an image");
 	} else {
 		if (argc == optind)
-			return usage("a file is missing");
+			return usage(o->disconnect ? "-d: the device is missing"
+						   : "a file is missing");
 		if (argc > optind + 1)
 			return usage("'%s' is one file too many", argv[optind + 1]);
 		o->source.name = argv[optind];
@@ -380,6 +386,8 @@ static int check_options(struct options *o, int argc, char **argv)
 	}
 	if (o->source.image_opts && o->source.format)
 		return usage("--image-opts and -f do not go together: say driver=");
+	if (o->native && !(o->source.flags & IMAGE_DIRECT) && !o->source.image_opts)
+		return usage("--aio=native needs --cache=none or --cache=directsync");
 	if (o->tls_creds && o->device)
 		return usage("TLS does not go with -c");
 	if (nbd_activated()) {

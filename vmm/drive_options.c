@@ -14,6 +14,17 @@
 
 const char *const drive_option_names[] = {
 	"file",
+	"file.filename",
+	"file.driver",
+	"file.aio",
+	"file.cache.direct",
+	"driver",
+	"offset",
+	"size",
+	"cache-size",
+	"l2-cache-size",
+	"refcount-cache-size",
+	"data-file",
 	"if",
 	"index",
 	"bus",
@@ -65,14 +76,15 @@ const struct throttle_name throttle_names[THROTTLE_NAMES] = {
 
 static int cache_flags(struct opts *opts, unsigned *flags, struct error *err)
 {
-	static const char *const modes[] = {"writeback",  "none",   "writethrough",
-					    "directsync", "unsafe", NULL};
+	static const char *const modes[] = {
+		"writeback", "none", "writethrough", "directsync", "unsafe", "off", NULL};
 	static const unsigned mode_flags[] = {
 		0,
 		IMAGE_DIRECT,
 		IMAGE_WRITETHROUGH,
 		IMAGE_DIRECT | IMAGE_WRITETHROUGH,
 		IMAGE_NO_FLUSH,
+		IMAGE_DIRECT,
 	};
 	int mode = 0, r;
 	bool direct, no_flush, writeback;
@@ -197,23 +209,21 @@ int throttle_options_read(struct opts *opts, const char *prefix, struct throttle
 	return throttle_check(limits, err);
 }
 
+/* native is Linux' older way of asynchronous transfers with O_DIRECT; io_uring does the same. */
 static int aio_mode(struct opts *opts, struct drive_config *config, struct error *err)
 {
 	static const char *const modes[] = {"threads", "io_uring", "native", NULL};
-	static const enum drive_aio kinds[] = {DRIVE_AIO_THREADS, DRIVE_AIO_URING};
+	static const enum drive_aio kinds[] = {DRIVE_AIO_THREADS, DRIVE_AIO_URING, DRIVE_AIO_BEST};
+	const char *key = opts_has(opts, "aio") ? "aio" : "file.aio";
 	int mode = 0;
-	if (!opts_has(opts, "aio"))
+	if (!opts_has(opts, key))
 		return 0;
-	int r = opts_get_enum(opts, "aio", modes, &mode, err);
+	int r = opts_get_enum(opts, key, modes, &mode, err);
 	if (r < 0)
 		return r;
 	if (mode == 2 && !(config->image_flags & IMAGE_DIRECT))
 		return error_set(err, EINVAL,
 				 "aio=native was specified, but it requires cache.direct=on");
-	if (mode == 2)
-		return error_set(err, ENOTSUP,
-				 "aio=native (the older Linux AIO) is not built in; use "
-				 "aio=io_uring, which does the same for cache.direct=on and more");
 	config->aio = kinds[mode];
 	return 0;
 }
@@ -231,6 +241,8 @@ int drive_options_read(struct opts *opts, struct drive_config *config,
 	    (r = aio_mode(opts, config, err)) < 0)
 		return r;
 	config->throttle_group = opts_get(opts, "throttling.group");
+	if (!config->throttle_group)
+		config->throttle_group = opts_get(opts, "group");
 	config->limits = limits;
 	return 0;
 }

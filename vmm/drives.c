@@ -6,6 +6,7 @@
  * made, slot by slot.
  */
 #include "vmm/drives.h"
+#include "block/describe.h"
 #include "block/nbd_client.h"
 #include "lib/bytes.h"
 #include "lib/text.h"
@@ -310,6 +311,50 @@ static int geometry(struct opts *opts, struct drive_config *config, struct error
 	return 0;
 }
 
+/* Refuses what nobody reads, before anything is opened. Whether the image's format takes the keys of
+ * formats is seen when it was. */
+static int check_known(struct opts *opts, const char *option, struct error *err)
+{
+	static const char *const of_formats[] = {
+		"offset",   "size", "cache-size", "l2-cache-size", "refcount-cache-size",
+		"data-file"};
+	struct opts others = {.item = xcalloc(opts->count + 1, sizeof(*others.item))};
+	for (size_t i = 0; i < opts->count; i++) {
+		bool of_format = false;
+		for (size_t k = 0; k < ARRAY_SIZE(of_formats); k++)
+			of_format |= !strcmp(opts->item[i].key, of_formats[k]);
+		if (!of_format)
+			others.item[others.count++] = opts->item[i];
+	}
+	int r = opts_check_unused(&others, option, drive_option_names, err);
+	free(others.item);
+	return r;
+}
+
+/* What -drive has in common with the description of an image (block/describe.h). */
+static int describe_image(struct opts *opts, struct drive_config *config, struct error *err)
+{
+	struct image_description about;
+	int r = image_describe(opts, &about, err);
+	if (r < 0)
+		return r;
+	if (!config->file)
+		config->file = about.file;
+	if (config->file && !*config->file)
+		config->file = NULL;
+	config->image_flags |=
+		about.set & (IMAGE_NO_LOCK | IMAGE_FORCE_SHARE | IMAGE_DIRECT | IMAGE_NO_FLUSH);
+	if (about.has_backing || about.set & IMAGE_NO_BACKING)
+		r = error_set(err, ENOTSUP,
+			      "backing= describes another backing image, which -drive does in "
+			      "file=json:{...} only");
+	image_description_free(&about);
+	config->format = opts_get(opts, "format");
+	if (!config->format)
+		config->format = about.format;
+	return r;
+}
+
 /* `interface` is where it is placed. */
 static int read_drive_options(const struct options *o, struct drive_option *d,
 			      enum drive_interface interface, struct drive_config *config,
@@ -321,8 +366,6 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 	config->file = opts_get(opts, "file");
 	if (!config->file)
 		config->file = opts_get(opts, "file.filename");
-	if (config->file && !*config->file)
-		config->file = NULL;
 	char *name;
 	if ((r = nbd_describe(config->file, opts, &name, err)) < 0)
 		return r;
@@ -333,9 +376,8 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 	}
 	if (!config->file && config->kind == DRIVE_DISK)
 		return error_set(err, EINVAL, "a disk needs file=");
-	config->format = opts_get(opts, "format");
-	if (!config->format)
-		config->format = opts_get(opts, "driver");
+	if ((r = describe_image(opts, config, err)) < 0)
+		return r;
 	config->serial = opts_get(opts, "serial");
 	if ((r = opts_get_bool(opts, "readonly", &readonly, err)) < 0 ||
 	    (r = opts_get_bool(opts, "read-only", &readonly, err)) < 0 ||
@@ -360,7 +402,7 @@ static int read_drive_options(const struct options *o, struct drive_option *d,
 		config->image_flags |= IMAGE_SHARE_WRITE;
 	if ((r = drive_options_read(opts, config, limits, err)) < 0)
 		return r;
-	return opts_check_unused(opts, d->option, drive_option_names, err);
+	return check_known(opts, d->option, err);
 }
 
 static struct drive *create(const struct options *o, struct slot *slot,
@@ -382,6 +424,13 @@ static struct drive *create(const struct options *o, struct slot *slot,
 	drive = drive_new(loop, &config, err);
 	if (!drive)
 		error_prefix(err, "%s", d->option);
+	/* The image's driver has taken its own. */
+	if (drive && d->opts.source &&
+	    opts_check_unused(&d->opts, d->option, drive_option_names, err) < 0) {
+		error_prefix(err, "%s %s", d->option, describe(d));
+		drive_free(drive);
+		drive = NULL;
+	}
 	return drive;
 }
 

@@ -228,6 +228,26 @@ def test_strange_names_of_images():
         refused("-hda", "z" * 5000, says="zzz")
 
 
+def test_drives_take_the_keys_of_their_format_and_no_others():
+    context.requires("qemu-img")
+    with tempfile.TemporaryDirectory() as d:
+        raw, qcow2 = f"{d}/a.raw", f"{d}/a.qcow2"
+        subprocess.run(f"truncate -s 4M {raw} && qemu-img create -q -f qcow2 {qcow2} 4M", shell=True, check=True)
+        for drive, says in ((f"file={raw},format=raw,offset=5M", "offset"), (f"file={raw},format=raw,offset=1M,size=4M", "beyond"),
+                            (f"file={raw},format=raw,l2-cache-size=1M", "l2-cache-size"), (f"file={qcow2},offset=1M", "offset"),
+                            (f"file={qcow2},l2-cache-size=x", "l2-cache-size"), (f"file={qcow2},aio=native", "cache.direct"),
+                            (f"driver=qcow2,file.driver=ftp,file.filename={qcow2}", "ftp"),
+                            (f"file={qcow2},backing.file.filename={raw}", "json:"), (f"file={qcow2},force-share=on", "read-only")):
+            refused("-drive", drive, says=says)
+        drives = [f"driver=raw,file.driver=file,file.filename={raw},offset=1M,size=2M,if=none,id=part,file.aio=threads",
+                  f"driver=qcow2,file.filename={qcow2},file.locking=off,l2-cache-size=1M,cache=off,if=none,id=whole"]
+        with vm.Vm(context.minivm(), ["-accel", "soft", "-S", "-drive", drives[0], "-drive", drives[1], "-device", "ide-hd,drive=part",
+                                      "-device", "ide-hd,drive=whole"], serial=False) as m:
+            blocks = {b["device"]: b["inserted"]["image"] for b in m.qmp.command("query-block") if b.get("inserted")}
+            assert blocks["part"]["virtual-size"] == 2 << 20, blocks
+            assert blocks["whole"]["virtual-size"] == 4 << 20, blocks
+
+
 def test_one_image_in_two_drives():
     with tempfile.TemporaryDirectory() as d:
         image = make_qcow2(f"{d}/a.qcow2")

@@ -515,7 +515,7 @@ def test_refusals_are_one_sentence():
                 ("-k sock d", "must be absolute"), ("-e -1 d", "--shared"), ("-e x d", "--shared"),
                 ("-p 99999 -f raw d", "port"), ("--cache=x d", "invalid cache mode"), ("--cache=none -n d", "twice"),
                 ("--discard=x d", "invalid discard mode"), ("--detect-zeroes=x d", "invalid detect-zeroes mode"),
-                ("--detect-zeroes=unmap d", "needs --discard=unmap"), ("--aio=x d", "aio mode"),
+                ("--detect-zeroes=unmap d", "needs --discard=unmap"), ("--aio=x d", "aio mode"), ("--aio=native d", "needs --cache=none"),
                 ("-f nope d", "unknown image format"), (f"{s} missing", "No such file"), (f"{s} -f qcow2 d", "'d'"),
                 (f"{s} -f raw -o 2M d", "offset"), (f"{s} -f raw -o x d", "invalid offset"), (f"{s} -f raw -P 1 d", "partition 1"),
                 (f"{s} -f raw -B b d", "bitmap 'b'"), (f"{s} -f qcow2 -B b q", "bitmap 'b'"),
