@@ -19,7 +19,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GRACE_S = 5 };
+enum {
+	GRACE_S = 5,
+	/* A large reply or two: who sends one need not wait until the client takes it. */
+	UNIX_BUFFER = 512 * 1024,
+};
 
 struct nbd_server *nbd_server_new(const struct nbd_server_config *config)
 {
@@ -205,6 +209,20 @@ static int start_peer(struct nbd_peer *p, struct error *err)
 	return error_errno(err, code, "cannot start a thread for a client");
 }
 
+static void tune_socket(int fd)
+{
+	int on = 1, size = UNIX_BUFFER, domain = AF_UNSPEC;
+	socklen_t len = sizeof(domain);
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+	if (domain == AF_UNIX) {
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+		return;
+	}
+	/* Replies are sent when they are complete, and TCP sizes its buffers itself. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
 static struct nbd_peer *new_peer(struct nbd_server *s, int fd, struct error *err)
 {
 	struct nbd_peer *p = calloc(1, sizeof(*p));
@@ -223,11 +241,7 @@ static struct nbd_peer *new_peer(struct nbd_server *s, int fd, struct error *err
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->wake, NULL);
 	pthread_cond_init(&p->freed, NULL);
-	/* Replies are sent when they are complete; of a unix socket this fails and does not matter.
-	 */
-	int on = 1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	tune_socket(fd);
 	return p;
 }
 
