@@ -51,37 +51,22 @@ enum {
 
 /* Sums up 1..PROBE_ROUNDS in memory, reloads CR3 (a privileged instruction that flushes the TLB),
  * and puts the low byte of the sum out at PROBE_PORT. */
+/* clang-format off */
 static const uint8_t probe_code[] = {
-	0xb9,
-	PROBE_ROUNDS & 0xff,
-	PROBE_ROUNDS >> 8,
-	0x00,
-	0x00, /* mov ecx, PROBE_ROUNDS */
-	0xbe,
-	0x00,
-	0x80,
-	0x00,
-	0x00, /* mov esi, PROBE_DATA */
-	0x01,
-	0x0e, /* 1: add [esi], ecx */
-	0x8b,
-	0x06, /* mov eax, [esi] */
-	0x90, /* nop */
-	0x49, /* dec ecx */
-	0x75,
-	0xf8, /* jnz 1b */
-	0x0f,
-	0x20,
-	0xd8, /* mov eax, cr3 */
-	0x0f,
-	0x22,
-	0xd8, /* mov cr3, eax */
-	0x8b,
-	0x06, /* mov eax, [esi] */
-	0xe6,
-	PROBE_PORT, /* out PROBE_PORT, al */
-	0xf4,       /* hlt */
+	0xb9, PROBE_ROUNDS & 0xff, PROBE_ROUNDS >> 8, 0x00, 0x00, /* mov ecx, PROBE_ROUNDS */
+	0xbe, 0x00, PROBE_DATA >> 8, 0x00, 0x00,                  /* mov esi, PROBE_DATA */
+	0x01, 0x0e,                                               /* 1: add [esi], ecx */
+	0x8b, 0x06,                                               /* mov eax, [esi] */
+	0x90,                                                     /* nop */
+	0x49,                                                     /* dec ecx */
+	0x75, 0xf8,                                               /* jnz 1b */
+	0x0f, 0x20, 0xd8,                                         /* mov eax, cr3 */
+	0x0f, 0x22, 0xd8,                                         /* mov cr3, eax */
+	0x8b, 0x06,                                               /* mov eax, [esi] */
+	0xe6, PROBE_PORT,                                         /* out PROBE_PORT, al */
+	0xf4,                                                     /* hlt */
 };
+/* clang-format on */
 
 int kvm_check_access(struct error *err)
 {
