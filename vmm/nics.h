@@ -52,6 +52,8 @@ int nics_hostfwd(struct machine *m, bool add, const char *netdev, const char *ru
 		 struct error *err);
 int nics_set_link(struct machine *m, const char *name, bool up, struct error *err);
 int nics_netdev_add(struct machine *m, const char *text, struct error *err);
+/* The same from options that are parsed already, with the keys type and id. */
+int nics_netdev_add_opts(struct machine *m, struct opts *opts, struct error *err);
 int nics_netdev_del(struct machine *m, const char *id, struct error *err);
 
 extern const struct pci_device_type ne2k_pci_type;
