@@ -199,11 +199,107 @@ static void a_server_that_appears_late_is_waited_for(void **state)
 	close(listener);
 }
 
+/* ---- Servers that die in the middle of payloads ---- */
+
+enum { BIG = 256 * 1024, BIGS = 16, WAITERS = 4, DEATHS = 12 };
+
+static uint8_t big_disk[(BIGS + WAITERS) * BIG];
+
+/* The first connections end after some bytes, whatever they are; then all is done as it should be. */
+static void *breaking_server(void *opaque)
+{
+	uint8_t *buf = malloc(BIG);
+	for (unsigned n = 0;; n++) {
+		struct heard h;
+		int fd = serve_handshake(sizeof(big_disk));
+		if (fd < 0)
+			break;
+		for (size_t left = n * 100003; n < DEATHS && left;) {
+			size_t part = left < BIG ? left : BIG;
+			if (!read_bytes(fd, buf, part))
+				break;
+			left -= part;
+		}
+		while (n >= DEATHS && hear(fd, &h)) {
+			struct strbuf sb = STRBUF_INIT;
+			if (h.type != NBD_CMD_WRITE ||
+			    !range_in(h.offset, h.len, sizeof(big_disk)) ||
+			    !read_bytes(fd, big_disk + h.offset, h.len))
+				break;
+			chunk(&sb, true, NBD_REPLY_TYPE_NONE, h.cookie, 0);
+			write_full(fd, strbuf_str(&sb), sb.len);
+			strbuf_free(&sb);
+		}
+		close(fd);
+	}
+	free(buf);
+	return NULL;
+}
+
+struct big {
+	struct nbd_request req;
+	struct iovec iov;
+	uint8_t data[BIG];
+};
+
+static struct big bigs[BIGS + WAITERS];
+static unsigned bigs_done, bigs_failed; /* atomic */
+
+static void big_done(struct nbd_request *req, int result)
+{
+	if (result)
+		__atomic_add_fetch(&bigs_failed, 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&bigs_done, 1, __ATOMIC_RELEASE);
+}
+
+/* One of those who wait for their replies meanwhile. */
+static void *big_writer(void *opaque)
+{
+	struct big *b = opaque;
+	big_done(NULL, nbd_client_write(shared, &b->iov, 1, (uint64_t)(b - bigs) * BIG, 0));
+	return NULL;
+}
+
+static void payloads_that_broke_off_are_sent_whole(void **state)
+{
+	pthread_t server, threads[WAITERS];
+	listen_at("sock");
+	pthread_create(&server, NULL, breaking_server, NULL);
+	shared = connect_here(1000);
+	for (unsigned i = 0; i < BIGS + WAITERS; i++) {
+		struct big *b = &bigs[i];
+		fill(b->data, BIG);
+		b->iov = (struct iovec){b->data, BIG};
+		b->req = (struct nbd_request){.type = NBD_CMD_WRITE,
+					      .offset = (uint64_t)i * BIG,
+					      .len = BIG,
+					      .iov = &b->iov,
+					      .iovcnt = 1,
+					      .done = big_done};
+		if (i >= BIGS)
+			pthread_create(&threads[i - BIGS], NULL, big_writer, b);
+		else
+			assert_true(nbd_client_submit(shared, &b->req));
+	}
+	for (unsigned i = 0; i < WAITERS; i++)
+		pthread_join(threads[i], NULL);
+	while (__atomic_load_n(&bigs_done, __ATOMIC_ACQUIRE) < BIGS + WAITERS)
+		usleep(1000);
+	assert_int_equal(bigs_failed, 0);
+	for (unsigned i = 0; i < BIGS + WAITERS; i++)
+		assert_memory_equal(bigs[i].data, big_disk + (size_t)i * BIG, BIG);
+	nbd_client_close(shared);
+	shutdown(listener, SHUT_RDWR);
+	pthread_join(server, NULL);
+	close(listener);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(many_requests_are_in_flight_and_answered_in_any_order),
 		cmocka_unit_test(requests_are_sent_again_after_a_reconnect),
+		cmocka_unit_test(payloads_that_broke_off_are_sent_whole),
 		cmocka_unit_test(an_export_of_another_size_is_not_used),
 		cmocka_unit_test(a_server_that_appears_late_is_waited_for),
 	};
