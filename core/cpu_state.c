@@ -9,14 +9,6 @@
 #include <string.h>
 
 enum {
-	/* FXSAVE image (SDM vol. 1, table 10-2). */
-	FX_FCW = 0,
-	FX_FSW = 2,
-	FX_FTW = 4,
-	FX_MXCSR = 24,
-	FX_ST = 32,
-	FX_XMM = 160,
-
 	FCW_RESET = 0x0040, /* SDM vol. 3A, table 9-1: after RESET, before FINIT */
 	MXCSR_RESET = 0x1F80,
 	DR6_RESET = (int)0xFFFF0FF0,
@@ -56,8 +48,8 @@ void cpu_state_reset(struct cpu_state *s, bool bsp, uint32_t signature)
 	s->apic_base = APIC_BASE_RESET | (bsp ? APIC_BASE_BSP : 0);
 	s->pat = PAT_RESET;
 	s->misc_enable = MISC_FAST_STRINGS;
-	store_le16(s->fxsave + FX_FCW, FCW_RESET);
-	s->fxsave[FX_FTW] = 0xFF; /* abridged tags: all valid (zero), table 9-1 */
+	store_le16(s->fxsave + FX_CW, FCW_RESET);
+	s->fxsave[FX_TAGS] = 0xFF; /* abridged tags: all valid (zero), table 9-1 */
 	store_le32(s->fxsave + FX_MXCSR, MXCSR_RESET);
 	s->activity = bsp ? CPU_RUNNING : CPU_WAIT_SIPI;
 }
@@ -129,8 +121,8 @@ void cpu_state_print(const struct cpu_state *s, struct strbuf *out)
 		      s->dr[1], s->dr[2], s->dr[3], s->dr[6], s->dr[7]);
 	strbuf_printf(out, "EFER=%016llx\n", (unsigned long long)s->efer);
 	strbuf_printf(out, "FCW=%04x FSW=%04x [ST=%d] FTW=%02x MXCSR=%08x\n",
-		      load_le16(s->fxsave + FX_FCW), load_le16(s->fxsave + FX_FSW),
-		      load_le16(s->fxsave + FX_FSW) >> 11 & 7, s->fxsave[FX_FTW],
+		      load_le16(s->fxsave + FX_CW), load_le16(s->fxsave + FX_SW),
+		      load_le16(s->fxsave + FX_SW) >> 11 & 7, s->fxsave[FX_TAGS],
 		      load_le32(s->fxsave + FX_MXCSR));
 	for (int i = 0; i < 8; i++)
 		strbuf_printf(out, "FPR%d=%016llx %04x%c", i,

@@ -161,6 +161,23 @@ struct cpu_state {
 	uint8_t interrupt_vector;
 };
 
+/* Byte offsets in cpu_state.fxsave (SDM vol. 1, table 10-2). */
+enum {
+	FX_CW = 0,
+	FX_SW = 2,
+	FX_TAGS = 4, /* abridged: a bit for each register that is not empty */
+	FX_FOP = 6,
+	FX_FIP = 8,
+	FX_FCS = 12,
+	FX_FDP = 16,
+	FX_FDS = 20,
+	FX_MXCSR = 24,
+	FX_MXCSR_MASK = 28,
+	FX_ST = 32,
+	FX_XMM = 160,
+	FX_SLOT = 16, /* bytes from one register to the next */
+};
+
 /* The state after RESET (SDM vol. 3A, table 9-1); `bsp` false: waits for SIPI. EDX holds the CPUID
  * signature given. */
 void cpu_state_reset(struct cpu_state *s, bool bsp, uint32_t signature);

@@ -57,23 +57,6 @@ enum {
 	MXCSR_RESET = 0x1F80,
 };
 
-/* Byte offsets in the FXSAVE image, 32-bit layout (SDM vol. 1, table 10-2). */
-enum {
-	FX_CW = 0,
-	FX_SW = 2,
-	FX_TAGS = 4,
-	FX_FOP = 6,
-	FX_FIP = 8,
-	FX_FCS = 12,
-	FX_FDP = 16,
-	FX_FDS = 20,
-	FX_MXCSR = 24,
-	FX_MXCSR_MASK = 28,
-	FX_ST = 32,
-	FX_XMM = 160,
-	FX_SLOT = 16,
-};
-
 /* ---- the register stack ---- */
 
 static inline unsigned x87_top(const struct fpu *f)

@@ -38,20 +38,7 @@ enum {
 	LIST_MAX = 1024,
 };
 
-/* The FXSAVE image. */
-enum {
-	FX_FCW = 0,
-	FX_FSW = 2,
-	FX_FTW = 4,
-	FX_FOP = 6,
-	FX_FIP = 8,
-	FX_FDP = 16,
-	FX_MXCSR = 24,
-	FX_MXCSR_MASK = 28,
-	FX_ST0 = 32,
-	FX_XMM0 = 160,
-	XMM_REGS_32BIT = 8,
-};
+enum { XMM_REGS_32BIT = 8 };
 
 /*
  * MSRs.
@@ -285,32 +272,32 @@ static void read_pdptes(struct kvm_vcpu *v, struct cpu_state *s)
 static void fpu_get(const struct kvm_fpu *f, uint8_t *x)
 {
 	memset(x, 0, 512);
-	store_le16(x + FX_FCW, f->fcw);
-	store_le16(x + FX_FSW, f->fsw);
-	x[FX_FTW] = f->ftwx;
+	store_le16(x + FX_CW, f->fcw);
+	store_le16(x + FX_SW, f->fsw);
+	x[FX_TAGS] = f->ftwx;
 	store_le16(x + FX_FOP, f->last_opcode);
 	store_le32(x + FX_FIP, (uint32_t)f->last_ip);
 	store_le32(x + FX_FDP, (uint32_t)f->last_dp);
 	store_le32(x + FX_MXCSR, f->mxcsr);
 	store_le32(x + FX_MXCSR_MASK, 0xffff);
 	for (int i = 0; i < 8; i++)
-		memcpy(x + FX_ST0 + 16 * i, f->fpr[i], 10);
-	memcpy(x + FX_XMM0, f->xmm, 16 * XMM_REGS_32BIT);
+		memcpy(x + FX_ST + 16 * i, f->fpr[i], 10);
+	memcpy(x + FX_XMM, f->xmm, 16 * XMM_REGS_32BIT);
 }
 
 static void fpu_set(struct kvm_fpu *f, const uint8_t *x)
 {
 	memset(f, 0, sizeof(*f));
-	f->fcw = load_le16(x + FX_FCW);
-	f->fsw = load_le16(x + FX_FSW);
-	f->ftwx = x[FX_FTW];
+	f->fcw = load_le16(x + FX_CW);
+	f->fsw = load_le16(x + FX_SW);
+	f->ftwx = x[FX_TAGS];
 	f->last_opcode = load_le16(x + FX_FOP);
 	f->last_ip = load_le32(x + FX_FIP);
 	f->last_dp = load_le32(x + FX_FDP);
 	f->mxcsr = load_le32(x + FX_MXCSR);
 	for (int i = 0; i < 8; i++)
-		memcpy(f->fpr[i], x + FX_ST0 + 16 * i, 10);
-	memcpy(f->xmm, x + FX_XMM0, 16 * XMM_REGS_32BIT);
+		memcpy(f->fpr[i], x + FX_ST + 16 * i, 10);
+	memcpy(f->xmm, x + FX_XMM, 16 * XMM_REGS_32BIT);
 }
 
 /*
@@ -336,13 +323,13 @@ static int fpu_read(struct kvm_vcpu *v, uint8_t *x)
 	if (rc < 0)
 		return rc;
 	memset(x, 0, 512);
-	memcpy(x, image.region, FX_XMM0 + 16 * XMM_REGS_32BIT);
+	memcpy(x, image.region, FX_XMM + 16 * XMM_REGS_32BIT);
 	/* The high halves of 64-bit instruction and data pointers. */
 	memset(x + FX_FIP + 4, 0, 4);
 	memset(x + FX_FDP + 4, 0, 4);
 	store_le32(x + FX_MXCSR_MASK, MXCSR_VALID);
 	for (int i = 0; i < 8; i++)
-		memset(x + FX_ST0 + 16 * i + 10, 0, 6);
+		memset(x + FX_ST + 16 * i + 10, 0, 6);
 	return 0;
 }
 
@@ -360,7 +347,7 @@ static int fpu_write(struct kvm_vcpu *v, const uint8_t *x)
 	rc = kvm_ioctl(v->fd, KVM_GET_XSAVE, &image);
 	if (rc < 0)
 		return rc;
-	memcpy(to, x, FX_XMM0 + 16 * XMM_REGS_32BIT);
+	memcpy(to, x, FX_XMM + 16 * XMM_REGS_32BIT);
 	/* The kernel's layout is the 64-bit one: selectors would be high halves of pointers. */
 	memset(to + FX_FIP + 4, 0, 4);
 	memset(to + FX_FDP + 4, 0, 4);

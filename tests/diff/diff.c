@@ -26,13 +26,6 @@
 enum {
 	MAX_FAULTS = 10, /* of one block */
 	REFRESH = 64,    /* blocks between new memory contents */
-	FX_FOP = 6,
-	FX_FIP = 8,
-	FX_FDP = 16,
-	FX_MXCSR = 24,
-	FX_MXCSR_MASK = 28,
-	FX_ST = 32,
-	FX_XMM = 160,
 };
 #define FLAGS_COMPARED (FL_ARITH | FL_DF | FL_NT | FL_AC | FL_ID)
 

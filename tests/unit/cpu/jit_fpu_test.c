@@ -9,7 +9,6 @@
 #include "cpu/jit.h"
 #include <string.h>
 
-enum { FX_CW = 0, FX_SW = 2, FX_TAGS = 4, FX_FIP = 8, FX_MXCSR = 24, FX_ST = 32, FX_XMM = 160 };
 enum { CW_INIT = 0x37F, MXCSR_INIT = 0x1F80 };
 
 #define MOD_ABS(reg) (uint8_t)((reg) << 3 | 5) /* ModRM: [disp32] */

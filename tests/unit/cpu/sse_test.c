@@ -3,13 +3,7 @@
  * against #UD, alignment. */
 #include "core_machine.h"
 
-enum {
-	FX_MXCSR = 24,
-	FX_XMM = 160,
-	MXCSR_ALL_MASKED = 0x1F80,
-	MXCSR_NO_ZE_MASK = 0x1D80,
-	FLAG_ZE = 4
-};
+enum { MXCSR_ALL_MASKED = 0x1F80, MXCSR_NO_ZE_MASK = 0x1D80, FLAG_ZE = 4 };
 enum { FXSAVE_WRITTEN = 288 };
 
 #define MOD_ABS(reg) (uint8_t)((reg) << 3 | 5) /* ModRM: [disp32] */

@@ -10,17 +10,6 @@ enum {
 	SW_ES_B = 0x8080,
 	SW_ZE = 4
 };
-enum {
-	FX_CW = 0,
-	FX_SW = 2,
-	FX_TAGS = 4,
-	FX_FOP = 6,
-	FX_FIP = 8,
-	FX_FCS = 12,
-	FX_FDP = 16,
-	FX_FDS = 20,
-	FX_ST = 32
-};
 
 #define MOD_ABS(reg)   (uint8_t)((reg) << 3 | 5)          /* ModRM: [disp32] */
 #define DIVIDE_BY_ZERO 0xD9, 0xE8, 0xD9, 0xEE, 0xDE, 0xF9 /* FLD1, FLDZ, FDIVP */
