@@ -41,6 +41,8 @@ enum operation {
 		       (u16), length (u16), how (u8) */
 	OP_CONTROL, /* card, queue, class (u8), command (u8), length (u8): from the input */
 	OP_FRAME,   /* card, queue, header (12), length (u16), how (u8): 1 IPv6 */
+	OP_BURST, /* card, queue, requests (u8), type (u8), sector (u8), sectors of each (u8), how (u8): 1 to
+		       write to, 2 in reverse order, 4 no notification */
 	OP_VECTORS, /* card, vectors that are masked (u8), function masked (u8) */
 	OPERATIONS
 };
@@ -252,6 +254,32 @@ static void request(struct fuzz_input *in)
 	kick(card, queue);
 }
 
+/* Requests for places that follow each other on the disk, each with a chain of its own. */
+static void burst(struct fuzz_input *in)
+{
+	enum { MOST = 10, EACH = 0x1800, ALL = MOST * EACH };
+	unsigned card = fuzz_u8(in) % CARDS, queue = fuzz_u8(in) % QUEUES;
+	unsigned count = fuzz_u8(in) % (MOST + 1), type = fuzz_u8(in), sector = fuzz_u8(in);
+	unsigned sectors = fuzz_u8(in) % 8;
+	uint8_t how = fuzz_u8(in);
+	uint32_t table = ring(card, queue);
+
+	for (unsigned n = 0; n < count; n++) {
+		unsigned place = how & 2 ? count - 1 - n : n;
+		uint32_t at = BUFFERS + EACH * n + (queue & 1 ? ALL : 0);
+		uint8_t header[16] = {(uint8_t)type};
+		store_le64(header + 8, sector + (uint64_t)place * sectors);
+		mem_write(machine->mem, at, header, sizeof(header));
+		put_desc(table + 48 * n, at, 16, 1, (uint16_t)(3 * n + 1));
+		put_desc(table + 48 * n + 16, at + 0x200, 512 * sectors, how & 1 ? 3 : 1,
+			 (uint16_t)(3 * n + 2));
+		put_desc(table + 48 * n + 32, at + 0x100, 1, 2, 0);
+		offer_head(card, queue, (uint16_t)(3 * n));
+	}
+	if (!(how & 4))
+		kick(card, queue);
+}
+
 /* A queue is taken away, and put somewhere, while it may be in use. */
 static void move_queue(struct fuzz_input *in)
 {
@@ -422,6 +450,7 @@ static void step(struct fuzz_input *in)
 	case OP_TABLE: indirect(in); break;
 	case OP_CONTROL: control(in); break;
 	case OP_FRAME: tcp_frame(in); break;
+	case OP_BURST: burst(in); break;
 	case OP_VECTORS: vectors(in); break;
 	case OPERATIONS: break;
 	}
@@ -600,6 +629,13 @@ static const struct {
 	      OP_REQUEST, 1, 0, 99, 0, 0, 16, 0, 0, OP_SETTLE, OP_MMIO, 1, 0x20, 0x20, 0x80, 0, 0,
 	      0, 0, OP_REQUEST, 1, 0, 1, 0, 0, 0, 2, 0, OP_MMIO, 1, 0, 0x20, 0, 0, 0, 0, 0,
 	      OP_SETTLE),
+	/* neighbours, which are joined, in both directions; a reset of the card, of the queue while they are
+	   in flight */
+	BYTES(START(0, 3), OP_BURST, 0, 0, 10, 0, 8, 4, 1, OP_SETTLE, OP_SETTLE, OP_BURST, 0, 1, 10,
+	      1, 100, 7, 0, OP_SETTLE, OP_SETTLE, OP_BURST, 0, 0, 10, 0, 8, 4, 3, OP_SETTLE,
+	      OP_RESET, 9, START(0, 3), OP_BURST, 0, 0, 10, 1, 8, 4, 0, OP_SETTLE, OP_QUEUE, 0, 0,
+	      3, 6, 0, 0, 0, OP_BURST, 0, 0, 8, 0, 8, 4, 1, OP_SETTLE, OP_RESET, 16, START(0, 3),
+	      OP_BURST, 0, 0, 9, 4, 0, 0, 0, OP_SETTLE, OP_HOST, 8, 0, OP_TIME, 1, 0, OP_SETTLE),
 	/* the window in configuration space; a legacy driver's page 0; features without version 1 */
 	BYTES(START(0, 3), OP_CONFIG, 0, 0x94, 4, 0, 0, 0, OP_CONFIG, 0, 0x98, 20, 0, 0, 0,
 	      OP_CONFIG, 0, 0x9C, 1, 0, 0, 0, OP_CONFIG, 0, 0xA0, 0, 0, 0, 0, OP_CONFIG, 0, 0x98, 0,
