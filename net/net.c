@@ -20,6 +20,7 @@ struct net {
 	struct loop *loop;
 	struct clock *clock;
 	struct list ports;
+	bool cards_held; /* the machine is stopped */
 };
 
 struct waiting_frame {
@@ -390,14 +391,15 @@ static void keep(struct net_port *to, unsigned queue, const struct iovec *iov, i
 		loop_call_schedule(to->net->loop, &to->flush);
 }
 
-/* Hands one frame over; false: no room. */
+/* Hands one frame over; false: no room, or no time. */
 static bool hand_over(struct net_port *from, struct net_port *to, unsigned queue,
 		      const struct iovec *iov, int count, size_t len)
 {
 	if (!to->ops->receive)
 		return true;
 	from->sending++;
-	bool taken = to->ops->receive(to->opaque, queue, iov, count, len);
+	bool held = to->kind == NET_NIC && to->net->cards_held;
+	bool taken = !held && to->ops->receive(to->opaque, queue, iov, count, len);
 	from->sending--;
 	if (!taken)
 		to->queue[queue].blocked = true;
@@ -522,6 +524,18 @@ void net_receive_ready(struct net_port *port, unsigned queue)
 		waiting = waiting || peer->queue[n].wants_resume;
 	if (waiting)
 		loop_call_schedule(port->net->loop, &port->flush);
+}
+
+void net_hold_cards(struct net *net, bool hold)
+{
+	struct list *it;
+	net->cards_held = hold;
+	list_for_each(it, &net->ports)
+	{
+		struct net_port *port = list_entry(it, struct net_port, link);
+		for (unsigned n = 0; !hold && port->kind == NET_NIC && n < port->queues; n++)
+			net_receive_ready(port, n); /* one without room says so again */
+	}
 }
 
 void net_drop_backlog(struct net_port *port)

@@ -151,6 +151,9 @@ void net_set_link(struct net_port *port, bool up);
 /* Whether set_link took this very end down. */
 bool net_port_is_down(const struct net_port *port);
 
+/* While the machine is stopped its cards receive nothing: frames wait, as for a card without room. */
+void net_hold_cards(struct net *net, bool hold);
+
 /* Takes at once, by receive(), what the peer answered during a net_send(), instead of a moment later from
  * the loop; for a card that sends on a vCPU's thread, when it is done with the frame. */
 void net_take_waiting(struct net_port *port);

@@ -11,6 +11,7 @@
 #include "devices/piix4_pm.h"
 #include "lib/clock.h"
 #include "lib/log.h"
+#include "net/net.h"
 #include "vmm/machine.h"
 #include <errno.h>
 #include <signal.h>
@@ -75,12 +76,14 @@ static void halt_vcpus(struct machine *m)
 		return;
 	m->engine->ops->pause(m->engine);
 	clock_stop(m->clock);
+	net_hold_cards(m->net, true);
 }
 
 static void set_running(struct machine *m)
 {
 	m->state = RUN_RUNNING;
 	clock_start(m->clock);
+	net_hold_cards(m->net, false);
 	m->engine->ops->resume(m->engine);
 }
 

@@ -178,6 +178,28 @@ static void a_full_port_gets_its_frames_in_order_later(void **state)
 	assert_true(try_text(&r->a, "3"));
 }
 
+static void cards_that_are_held_get_their_frames_later(void **state)
+{
+	struct rig *r = *state;
+	join(r->a.port, r->b.port);
+	net_hold_cards(r->net, true);
+	send_text(&r->b, "1");
+	assert_false(try_text(&r->b, "2"));
+	send_text(&r->a, "out");
+	net_receive_ready(r->a.port, 0); /* a card may be reset meanwhile */
+	turns(r);
+	assert_int_equal(r->a.count, 0);
+	assert_int_equal(r->b.count, 1); /* only cards are held */
+	loop_lock(r->loop);
+	net_hold_cards(r->net, false);
+	loop_unlock(r->loop);
+	turns(r);
+	assert_int_equal(r->a.count, 1);
+	assert_string_equal(r->a.frame[0], "1");
+	assert_int_equal(r->b.resumed, 1);
+	assert_true(try_text(&r->b, "2"));
+}
+
 static void an_answer_comes_after_the_send(void **state)
 {
 	struct rig *r = *state;
@@ -538,6 +560,7 @@ int main(void)
 		WITH_RIG(a_frame_reaches_the_peer),
 		WITH_RIG(a_port_has_one_peer),
 		WITH_RIG(a_full_port_gets_its_frames_in_order_later),
+		WITH_RIG(cards_that_are_held_get_their_frames_later),
 		WITH_RIG(an_answer_comes_after_the_send),
 		WITH_RIG(nothing_passes_a_link_that_is_down),
 		WITH_RIG(a_hub_repeats_to_all_others),
