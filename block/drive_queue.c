@@ -193,9 +193,11 @@ static bool start_on_server(struct drive_request *req)
 
 static void start_now(struct drive_request *req)
 {
-	req->work.run = run_work;
-	if (!start_on_ring(req) && !start_on_server(req))
-		work_submit(&req->work);
+	req->work = (struct work){.run = run_work};
+	if (start_on_ring(req) || start_on_server(req))
+		return;
+	req->work.remote = req->drive->image && image_is_remote(req->drive->image);
+	work_submit(&req->work);
 }
 
 static void throttle_over(struct throttle_item *item)

@@ -387,6 +387,13 @@ bool image_can_submit(const struct image *img)
 	return is_plain(img) && file_remote_name(img->file);
 }
 
+bool image_is_remote(const struct image *img)
+{
+	while (img && !file_remote_name(img->file))
+		img = img->backing;
+	return img != NULL;
+}
+
 bool image_submit(struct image *img, struct remote_request *req)
 {
 	bool write = req->op == REMOTE_WRITE, flush = req->op == REMOTE_FLUSH;

@@ -303,6 +303,8 @@ void image_straight_end(struct image *img, bool write);
 bool image_submit(struct image *img, struct remote_request *req);
 /* Whether that takes most transfers. */
 bool image_can_submit(const struct image *img);
+/* Whether the image, or one of its chain, lies on a server. */
+bool image_is_remote(const struct image *img);
 /* Puts detect-zeroes and copy-on-read (IMAGE_FILTERS of the flags) over an open image;
  * image_open() does so with its own flags. */
 int image_add_filters(struct image *img, unsigned flags, struct error *err);

@@ -9,6 +9,7 @@
 struct work {
 	struct work *next;
 	void (*run)(struct work *work);
+	bool remote; /* mostly it waits for a server: many of these may run at once */
 };
 
 /* Runs it soon on some worker. Work is taken up in the order of submission, but several workers run

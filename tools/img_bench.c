@@ -232,7 +232,7 @@ static int run_queue(struct bench *b, unsigned depth)
 	for (unsigned i = 0; i < depth && !rc; i++) {
 		struct slot *slot = &b->slots[i];
 		slot->bench = b;
-		slot->work.run = slot_work;
+		slot->work = (struct work){.run = slot_work, .remote = true};
 		if (posix_memalign(&slot->iov.iov_base, 4096, b->size + 1)) {
 			rc = -ENOMEM;
 			break;

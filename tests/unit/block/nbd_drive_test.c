@@ -127,7 +127,8 @@ static void stop_server(pthread_t thread)
 
 static struct loop *loop;
 
-static struct drive *open_drive(unsigned reconnect_delay, enum drive_error_policy werror)
+static struct drive *open_drive_as(unsigned reconnect_delay, enum drive_error_policy werror,
+				   bool snapshot)
 {
 	struct opts opts;
 	struct error err = ERROR_INIT;
@@ -142,6 +143,7 @@ static struct drive *open_drive(unsigned reconnect_delay, enum drive_error_polic
 				      .format = "nbd",
 				      .image_flags = IMAGE_WRITABLE | IMAGE_DISCARD,
 				      .opts = &opts,
+				      .snapshot = snapshot,
 				      .werror = werror};
 	struct drive *d = drive_new(loop, &config, &err);
 	if (!d)
@@ -149,6 +151,11 @@ static struct drive *open_drive(unsigned reconnect_delay, enum drive_error_polic
 	free(name);
 	opts_free(&opts);
 	return d;
+}
+
+static struct drive *open_drive(unsigned reconnect_delay, enum drive_error_policy werror)
+{
+	return open_drive_as(reconnect_delay, werror, false);
 }
 
 struct page {
@@ -235,6 +242,26 @@ static void all_requests_of_a_drive_are_in_flight_at_once(void **state)
 	}
 	assert_int_equal(g.most, MANY);
 	/* The last flush comes alone. */
+	gather(&g, 1);
+	drive_free(d);
+	loop_unlock(loop);
+	stop_server(server);
+}
+
+/* Each of these occupies a thread, but there are enough. */
+static void so_are_those_of_an_overlay(void **state)
+{
+	struct gatherer g = {.gather = 1};
+	pthread_t server;
+	fill(disk, sizeof(disk));
+	start_server(&server, &g);
+	loop_lock(loop);
+	struct drive *d = open_drive_as(0, DRIVE_ERROR_REPORT, true);
+	gather(&g, MANY / 2);
+	submit_pages(d, DRIVE_READ);
+	drive_drain(d);
+	all_must_be(0);
+	pages_must_equal_disk();
 	gather(&g, 1);
 	drive_free(d);
 	loop_unlock(loop);
@@ -482,6 +509,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_requests_of_a_drive_are_in_flight_at_once),
+		cmocka_unit_test(so_are_those_of_an_overlay),
 		cmocka_unit_test(what_a_dying_server_did_not_answer_is_sent_again),
 		cmocka_unit_test(requests_that_failed_are_held_and_go_again),
 		cmocka_unit_test(a_server_that_hung_up_on_an_idle_drive_is_called_again),
