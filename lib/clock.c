@@ -27,7 +27,7 @@ struct clock {
 	uint64_t armed_ns; /* 0: the loop is awake and will look by itself */
 };
 
-static uint64_t host_now(void)
+uint64_t host_clock_ns(void)
 {
 	struct timespec ts;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -66,7 +66,7 @@ uint64_t clock_now(const struct clock *clock)
 		unsigned seq = __atomic_load_n(&clock->seq, __ATOMIC_ACQUIRE);
 		bool running = __atomic_load_n(&clock->running, __ATOMIC_RELAXED);
 		uint64_t base = __atomic_load_n(&clock->base_ns, __ATOMIC_RELAXED);
-		uint64_t now = running ? host_now() - base : base;
+		uint64_t now = running ? host_clock_ns() - base : base;
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		if (!(seq & 1) && seq == __atomic_load_n(&clock->seq, __ATOMIC_RELAXED))
 			return now;
@@ -86,7 +86,7 @@ void clock_start(struct clock *clock)
 {
 	if (clock->running)
 		return;
-	set_state(clock, true, host_now() - clock->base_ns);
+	set_state(clock, true, host_clock_ns() - clock->base_ns);
 	if (clock->loop)
 		loop_wake(clock->loop);
 }
@@ -94,7 +94,7 @@ void clock_start(struct clock *clock)
 void clock_stop(struct clock *clock)
 {
 	if (clock->running)
-		set_state(clock, false, host_now() - clock->base_ns);
+		set_state(clock, false, host_clock_ns() - clock->base_ns);
 }
 
 bool clock_running(const struct clock *clock)

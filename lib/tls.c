@@ -11,12 +11,12 @@
 #include <stddef.h>
 
 #ifdef HAVE_GNUTLS
+#include "lib/clock.h"
 #include "lib/text.h"
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct tls_session {
 	struct tls_creds *creds;
@@ -107,9 +107,7 @@ struct tls_session *tls_session_new(struct tls_creds *creds, int fd, const char 
 
 static int64_t now_ms(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return (int64_t)(host_clock_ns() / (NS_PER_SEC / 1000));
 }
 
 /* Why the handshake failed, as a sentence. */

@@ -16,12 +16,12 @@
  * KVM_SIGNAL_MSI.
  */
 #include "lib/bytes.h"
+#include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/text.h"
 #include "vmm/kvm_internal.h"
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define SHORT_STOP_NS UINT64_C(10000000)
 
@@ -176,17 +176,9 @@ void kvm_irqchip_msi(struct engine *e, uint64_t address, uint32_t data)
 	kvm_ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 void kvm_clocks_stop(struct kvm_engine *k)
 {
-	k->paused_ns = monotonic_ns();
+	k->paused_ns = host_clock_ns();
 	k->clock_saved = false;
 	if (k->irqchip && kvm_ioctl(k->vm_fd, KVM_GET_PIT2, &k->paused_pit) < 0)
 		return;
@@ -200,7 +192,7 @@ void kvm_clocks_start(struct kvm_engine *k)
 	if (!k->clock_saved)
 		return;
 	k->clock_saved = false;
-	if (monotonic_ns() - k->paused_ns < SHORT_STOP_NS)
+	if (host_clock_ns() - k->paused_ns < SHORT_STOP_NS)
 		return;
 	if (k->adjust_clock) {
 		struct kvm_clock_data c = {.clock = k->clock.clock};

@@ -30,7 +30,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum {
 	SLICE_ALONE = 1 << 20, /* instructions; a lone CPU is interrupted by kicks anyway */
@@ -70,13 +69,6 @@ struct soft_engine {
 static struct soft_engine *self(struct engine *e)
 {
 	return container_of(e, struct soft_engine, base);
-}
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * NS_PER_SEC + (uint64_t)t.tv_nsec;
 }
 
 /* ---- What the CPUs ask of the machine ---- */
@@ -178,7 +170,7 @@ static void stop_vcpu(struct soft_engine *s, unsigned index, enum engine_event e
 static void run_slice(struct soft_engine *s, unsigned index, uint64_t budget)
 {
 	struct soft_vcpu *v = &s->vcpu[index];
-	uint64_t before = soft_cpu_instructions(v->cpu), start = monotonic_ns();
+	uint64_t before = soft_cpu_instructions(v->cpu), start = host_clock_ns();
 
 	atomic_store(&s->running, (int)index);
 	current_cpu = (int)index;
@@ -186,7 +178,7 @@ static void run_slice(struct soft_engine *s, unsigned index, uint64_t budget)
 	current_cpu = -1;
 	atomic_store(&s->running, -1);
 
-	atomic_fetch_add(&s->busy_ns, monotonic_ns() - start);
+	atomic_fetch_add(&s->busy_ns, host_clock_ns() - start);
 	atomic_fetch_add(&s->instructions, soft_cpu_instructions(v->cpu) - before);
 	switch (why) {
 	case SOFT_TRIPLE_FAULT: stop_vcpu(s, index, ENGINE_TRIPLE_FAULT, NULL); break;
