@@ -496,6 +496,9 @@ static int write_anew(struct checker *c, unsigned order)
 			store_be32(head + H_REFCOUNT_ORDER, order);
 		rc = file_pwrite(q->img->file, head, len, 0);
 	}
+	/* Before anything is written into the old ones, which are free from here on. */
+	if (!rc)
+		rc = file_flush(q->img->file);
 	free(block);
 	free(raw);
 	if (rc)

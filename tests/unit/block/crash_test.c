@@ -54,6 +54,32 @@ static int record(void *opaque, enum file_op op, uint64_t offset, uint64_t len,
 	return 0;
 }
 
+/* Damaged images are worth warnings, which nobody wants to read here; failures are. */
+static int muted = -1;
+
+static void quiet_stderr(void)
+{
+	int null = open("/dev/null", O_WRONLY);
+	muted = dup(2);
+	dup2(null, 2);
+	close(null);
+}
+
+static void loud_stderr(void)
+{
+	if (muted < 0)
+		return;
+	dup2(muted, 2);
+	close(muted);
+	muted = -1;
+}
+
+#define fail_aloud(...)                                                                            \
+	do {                                                                                       \
+		loud_stderr();                                                                     \
+		fail_msg(__VA_ARGS__);                                                             \
+	} while (0)
+
 static void forget_log(void)
 {
 	while (log_len)
@@ -75,7 +101,7 @@ static int write_stamps(struct image *img, uint64_t first, uint64_t count, unsig
 }
 
 /* What the workload does besides. */
-enum extra { PLAIN, SNAPSHOTS, BITMAPS };
+enum extra { PLAIN, SNAPSHOTS, BITMAPS, RESIZES, AMENDMENTS, PACKED };
 
 /* Some change of the two bitmaps "a" and "b", if they are as it needs them. */
 static int change_bitmaps(struct image *img)
@@ -91,6 +117,57 @@ static int change_bitmaps(struct image *img)
 	struct error err = ERROR_INIT;
 	int rc = image_bitmap_edit(img, &edit, &err);
 	return rc == -ENOENT || rc == -EEXIST ? 0 : rc;
+}
+
+/* Cuts the end off the disk and gives it back, empty; now and then all of it is given up. */
+static int cut(struct image *img, uint16_t *now)
+{
+	uint64_t keep = rnd() % 5 ? SECTORS / 4 + rnd() % (SECTORS * 3 / 4) : 0;
+	int rc;
+	if (keep == 0)
+		rc = img->driver->make_empty(img, NULL);
+	else if ((rc = image_truncate(img, keep * SECTOR, NULL)) == 0)
+		rc = image_truncate(img, SECTORS * SECTOR, NULL);
+	memset(now + keep, 0, (SECTORS - keep) * sizeof(*now));
+	return rc;
+}
+
+/* Another refcount width, version or use of refcounts. */
+static int amend(struct image *img)
+{
+	static const char *const changes[] = {
+		"refcount_bits=8",    "refcount_bits=64",
+		"refcount_bits=1",    "refcount_bits=16",
+		"lazy_refcounts=off", "refcount_bits=16,lazy_refcounts=off,compat=0.10",
+		"compat=1.1"};
+	struct opts o;
+	struct error err = ERROR_INIT;
+	assert_int_equal(opts_parse(&o, changes[rnd() % ARRAY_SIZE(changes)], NULL, NULL), 0);
+	int rc = img->driver->amend(img, &o, &err);
+	opts_free(&o);
+	return rc == -EINVAL || rc == -ENOTSUP ? 0 : rc; /* version 2 has 16 bits */
+}
+
+/* Some compressed clusters. */
+static int write_packed(struct image *img, uint64_t first, unsigned step)
+{
+	struct image_info info;
+	int rc = image_get_info(img, &info);
+	if (rc)
+		return rc;
+	uint64_t unit = info.cluster_size / SECTOR;
+	uint16_t *buf = malloc(info.cluster_size);
+	for (size_t i = 0; i < info.cluster_size / 2; i++)
+		buf[i] = (uint16_t)step;
+	first -= first % unit;
+	for (int n = 0; n < 12 && first + unit <= SECTORS && !rc; n++, first += unit) {
+		rc = image_pwrite_compressed(img, buf, info.cluster_size, first * SECTOR);
+		for (uint64_t i = first; i < first + unit; i++)
+			history[step][i] = (uint16_t)step;
+	}
+	image_info_free(&info);
+	free(buf);
+	return rc;
 }
 
 /* One step; errors are only expected while failures are injected. */
@@ -127,6 +204,10 @@ static int do_step(struct image *img, unsigned step, enum extra extra)
 			rc = change_bitmaps(img);
 			break;
 		}
+		if (extra == RESIZES || extra == AMENDMENTS) {
+			rc = extra == RESIZES ? cut(img, history[step]) : amend(img);
+			break;
+		}
 		if (extra == SNAPSHOTS && step % 3 == 0) {
 			rc = img->driver->snapshot_create(img, "s", NULL);
 			if (!rc && rnd() % 2)
@@ -135,6 +216,10 @@ static int do_step(struct image *img, unsigned step, enum extra extra)
 		}
 		/* fall through */
 	default:
+		if (extra == PACKED && rnd() % 2) {
+			rc = write_packed(img, first, step);
+			break;
+		}
 		rc = write_stamps(img, first, count, step);
 		for (uint64_t i = first; i < first + count; i++)
 			history[step][i] = (uint16_t)step;
@@ -174,11 +259,15 @@ static void assert_survived(const char *path, unsigned last, unsigned step, bool
 	struct image *img =
 		image_open(path, "qcow2", repair ? IMAGE_WRITABLE | IMAGE_NO_FLUSH : 0, NULL, &err);
 	if (!img)
-		fail_msg("%s: %s", what, err.text);
-	assert_int_equal(image_run_check(img, 0, &r, &err), 0);
+		fail_aloud("%s: %s", what, err.text);
+	if (image_run_check(img, 0, &r, &err))
+		fail_aloud("%s: %s", what, err.text);
 	if (r.corruptions || r.check_errors)
-		fail_msg("%s: %lu corruptions", what, (unsigned long)r.corruptions);
-	assert_int_equal(image_pread(img, disk, sizeof(disk), 0), 0);
+		fail_aloud("%s: %lu corruptions", what, (unsigned long)r.corruptions);
+	uint64_t size = image_size(img);
+	assert_true(size <= sizeof(disk));
+	memset(disk, 0, sizeof(disk)); /* what was just cut off will be given back empty */
+	assert_int_equal(image_pread(img, disk, (size_t)size, 0), 0);
 	image_close(img);
 	for (unsigned s = 0; s < SECTORS; s++) {
 		const uint16_t *p = &disk[s * SECTOR / 2];
@@ -190,8 +279,8 @@ static void assert_survived(const char *path, unsigned last, unsigned step, bool
 		for (unsigned i = 1; i < SECTOR / 2 && ok; i++)
 			ok = p[i] == p[0];
 		if (!ok)
-			fail_msg("%s: sector %u holds %u, flushed was %u", what, s, p[0],
-				 history[last][s]);
+			fail_aloud("%s: sector %u holds %u, flushed was %u", what, s, p[0],
+				   history[last][s]);
 	}
 }
 
@@ -251,7 +340,8 @@ static uint8_t *run_recorded(const char *shape, enum extra extra, uint64_t *size
 				       IMAGE_WRITABLE | IMAGE_DISCARD | IMAGE_NO_FLUSH, NULL, NULL);
 	assert_non_null(img);
 	for (step_now = 1; step_now <= STEPS; step_now++)
-		assert_int_equal(do_step(img, step_now, extra), 0);
+		if (do_step(img, step_now, extra))
+			fail_aloud("'%s': step %u", shape, step_now);
 	step_now = STEPS;
 	image_close(img);
 	file_set_observer(NULL);
@@ -292,46 +382,60 @@ static void crash_everywhere(const char *shape, enum extra extra, size_t every)
 	free(file);
 }
 
-static int quiet_stderr(void)
-{
-	int keep = dup(2), null = open("/dev/null", O_WRONLY);
-	dup2(null, 2);
-	close(null);
-	return keep;
-}
-
-static void loud_stderr(int keep)
-{
-	dup2(keep, 2);
-	close(keep);
-}
-
 static void a_crash_at_any_change_leaves_leaks_at_worst(void **state)
 {
-	int keep = quiet_stderr();
+	quiet_stderr();
 	for (size_t s = 0; s < ARRAY_SIZE(shapes); s++)
 		for (int round = 0; round < 2; round++) /* once at each change */
 			crash_everywhere(shapes[s], PLAIN, round ? 3 : 1);
-	loud_stderr(keep);
+	loud_stderr();
 }
 
 static void a_crash_in_a_snapshot_is_repaired_at_the_next_opening(void **state)
 {
 	static const char *const kinds[] = {"", "cluster_size=2k",
 					    "extended_l2=on,cluster_size=32k"};
-	int keep = quiet_stderr();
+	quiet_stderr();
 	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
 		crash_everywhere(kinds[s], SNAPSHOTS, 4);
-	loud_stderr(keep);
+	loud_stderr();
 }
 
 static void a_crash_while_bitmaps_change_leaves_leaks_at_worst(void **state)
 {
 	static const char *const kinds[] = {"", "cluster_size=512"};
-	int keep = quiet_stderr();
+	quiet_stderr();
 	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
 		crash_everywhere(kinds[s], BITMAPS, 3);
-	loud_stderr(keep);
+	loud_stderr();
+}
+
+static void a_crash_while_the_disk_is_cut_leaves_leaks_at_worst(void **state)
+{
+	static const char *const kinds[] = {"", "cluster_size=512,compat=0.10",
+					    "extended_l2=on,cluster_size=16k"};
+	quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
+		crash_everywhere(kinds[s], RESIZES, 3);
+	loud_stderr();
+}
+
+static void a_crash_while_the_image_is_amended_leaves_leaks_at_worst(void **state)
+{
+	static const char *const kinds[] = {"", "cluster_size=512"};
+	quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
+		crash_everywhere(kinds[s], AMENDMENTS, 3);
+	loud_stderr();
+}
+
+static void a_crash_with_compressed_clusters_leaves_leaks_at_worst(void **state)
+{
+	static const char *const kinds[] = {"", "cluster_size=4k,refcount_bits=8"};
+	quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
+		crash_everywhere(kinds[s], PACKED, 3);
+	loud_stderr();
 }
 
 /* From some change on, every one fails, as on a full or broken disk. */
@@ -340,7 +444,7 @@ static void failing_writes_leave_leaks_at_worst(void **state)
 	static const int errors[] = {-ENOSPC, -EIO};
 	bool recording = false;
 	struct file_observer o = {record, &recording};
-	int keep = quiet_stderr();
+	quiet_stderr();
 	for (size_t s = 0; s < 2 * ARRAY_SIZE(shapes); s++) {
 		const char *shape = shapes[s / 2];
 		for (size_t at = 0; at < 120; at += 1 + rnd() % 7) {
@@ -368,7 +472,7 @@ static void failing_writes_leave_leaks_at_worst(void **state)
 			assert_survived("c.qcow2", flushed, STEPS, false, what);
 		}
 	}
-	loud_stderr(keep);
+	loud_stderr();
 }
 
 /* It fails for a while, then the host's disk has room or works again: nothing is lost that was
@@ -422,6 +526,9 @@ int main(void)
 		cmocka_unit_test(a_crash_at_any_change_leaves_leaks_at_worst),
 		cmocka_unit_test(a_crash_in_a_snapshot_is_repaired_at_the_next_opening),
 		cmocka_unit_test(a_crash_while_bitmaps_change_leaves_leaks_at_worst),
+		cmocka_unit_test(a_crash_while_the_disk_is_cut_leaves_leaks_at_worst),
+		cmocka_unit_test(a_crash_while_the_image_is_amended_leaves_leaks_at_worst),
+		cmocka_unit_test(a_crash_with_compressed_clusters_leaves_leaks_at_worst),
 		cmocka_unit_test(failing_writes_leave_leaks_at_worst),
 		cmocka_unit_test(after_a_full_or_broken_disk_all_goes_on),
 	};
