@@ -30,7 +30,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 enum { MS = 1000000 };
 
@@ -261,7 +260,7 @@ static void user_free(void *opaque)
 	if (u->slirp)
 		slirp_cleanup(u->slirp);
 	user_streams_close(u);
-	user_paths_remove(u);
+	user_forwarded_remove(u);
 	for (size_t n = 0; n < u->fd_count; n++)
 		if (u->fds[n])
 			unregister_fd((int)n, u);
@@ -296,39 +295,80 @@ int user_hostfwd_remove(struct net_port *port, const char *rule, struct error *e
 	return r;
 }
 
-/* The path of a unix socket of this number, or false. */
-static bool unix_path(int fd, struct sockaddr_un *name)
+/* The address of an IPv6 or unix socket of this number, or false. */
+static bool other_address(int fd, union forward_address *name)
 {
 	socklen_t len = sizeof(*name);
 	memset(name, 0, sizeof(*name));
-	return fd >= 0 && getsockname(fd, (struct sockaddr *)name, &len) == 0 &&
-	       name->sun_family == AF_UNIX && len <= sizeof(*name);
+	return fd >= 0 && getsockname(fd, &name->any, &len) == 0 && len <= sizeof(*name) &&
+	       (name->any.sa_family == AF_UNIX || name->any.sa_family == AF_INET6);
+}
+
+/* "[::1]  port" or "unix:path" in columns of 15 and 5. */
+static void put_address(struct strbuf *out, const union forward_address *a)
+{
+	enum { COLUMNS = 15, PORT_COLUMNS = 5 };
+	char text[sizeof(a->un.sun_path) + sizeof("unix:")], plain[INET6_ADDRSTRLEN];
+	if (a->any.sa_family == AF_UNIX) {
+		snprintf(text, sizeof(text), "unix:%.*s", (int)sizeof(a->un.sun_path),
+			 a->un.sun_path);
+		strbuf_printf(out, " %*s", COLUMNS + 1 + PORT_COLUMNS, text);
+	} else if (a->any.sa_family == AF_INET6) {
+		inet_ntop(AF_INET6, &a->in6.sin6_addr, plain, sizeof(plain));
+		snprintf(text, sizeof(text), "[%s]", plain);
+		strbuf_printf(out, " %*s %*u", COLUMNS, text, PORT_COLUMNS,
+			      ntohs(a->in6.sin6_port));
+	} else {
+		inet_ntop(AF_INET, &a->in.sin_addr, plain, sizeof(plain));
+		strbuf_printf(out, " %*s %*u", COLUMNS, plain, PORT_COLUMNS, ntohs(a->in.sin_port));
+	}
+}
+
+/* The guest's end of the forward whose host's end is this, or NULL. */
+static const union forward_address *forwarded_to(const struct user *u,
+						 const union forward_address *host)
+{
+	struct list *it;
+	list_for_each(it, &u->forwarded)
+	{
+		const struct hostfwd *rule = &list_entry(it, struct user_forwarded, link)->rule;
+		if (hostfwd_is_from(rule, host))
+			return &rule->guest;
+	}
+	return NULL;
+}
+
+static const char *skip_words(const char *text, const char *end, unsigned words)
+{
+	while (words--) {
+		while (text < end && *text == ' ')
+			text++;
+		while (text < end && *text != ' ')
+			text++;
+	}
+	return text;
 }
 
 /* A line of libslirp's table: "  TCP[STATE]  FD  address  port  address  port  bytes  bytes". It
- * prints a unix socket's name as if it were an IPv4 address. */
-static void put_line(struct strbuf *out, const char *line, size_t len)
+ * prints every address as if it were IPv4's. */
+static void put_line(const struct user *u, struct strbuf *out, const char *line, size_t len)
 {
-	enum { ADDRESS_AND_PORT = 21 };
-	struct sockaddr_un name;
+	union forward_address host;
 	const char *at = memchr(line, ']', len), *end = line + len;
 	char *address;
 	long fd = at ? strtol(at + 1, &address, 10) : -1;
-	if (!at || address == at + 1 || address >= end || !unix_path((int)fd, &name)) {
+	if (!at || address == at + 1 || address >= end || !other_address((int)fd, &host)) {
 		strbuf_append(out, line, len);
 		return;
 	}
 	strbuf_append(out, line, (size_t)(address - line));
-	const char *rest = address;
-	for (unsigned word = 0; word < 2; word++) {
-		while (rest < end && *rest == ' ')
-			rest++;
-		while (rest < end && *rest != ' ')
-			rest++;
+	put_address(out, &host);
+	const char *rest = skip_words(address, end, 2);
+	const union forward_address *guest = forwarded_to(u, &host);
+	if (guest && guest->any.sa_family == AF_INET6) {
+		put_address(out, guest);
+		rest = skip_words(rest, end, 2);
 	}
-	char text[sizeof(name.sun_path) + sizeof("unix:")];
-	snprintf(text, sizeof(text), "unix:%.*s", (int)sizeof(name.sun_path), name.sun_path);
-	strbuf_printf(out, " %*s", ADDRESS_AND_PORT, text);
 	strbuf_append(out, rest, (size_t)(end - rest));
 }
 
@@ -339,7 +379,7 @@ void user_info(struct net_port *port, struct strbuf *out)
 	for (const char *line = text; *line;) {
 		const char *end = strchr(line, '\n');
 		size_t len = end ? (size_t)(end - line) + 1 : strlen(line);
-		put_line(out, line, len);
+		put_line(u, out, line, len);
 		line += len;
 	}
 	free(text); /* g_malloc() is malloc() since GLib 2.46 */
@@ -356,7 +396,7 @@ static struct net_port *user_open(const struct netdev_env *env, const char *id, 
 	u->net = env->net;
 	u->streams = env->streams;
 	list_init(&u->forwards);
-	list_init(&u->paths);
+	list_init(&u->forwarded);
 	loop_call_init(&u->turn, user_turn, u);
 	timer_init(&u->timeout, net_clock(u->net), user_turn, u);
 	if (user_config(u, opts, &config, &search, err) < 0)

@@ -206,31 +206,33 @@ static void remove_dead_socket(const struct sockaddr_un *name, socklen_t len)
 	close(fd);
 }
 
-static void keep_path(struct user *u, const char *path)
+static void remember(struct user *u, const struct hostfwd *rule)
 {
-	struct user_path *p = xmalloc(sizeof(*p) + strlen(path) + 1);
-	strcpy(p->path, path);
-	list_push_back(&u->paths, &p->link);
+	struct user_forwarded *f = xcalloc(1, sizeof(*f));
+	f->rule = *rule;
+	list_push_back(&u->forwarded, &f->link);
 }
 
-/* Those of this path; NULL: all. */
-static void remove_paths(struct user *u, const char *path)
+/* Those from this host's end; NULL: all. */
+static void forget(struct user *u, const struct hostfwd *rule)
 {
 	struct list *it, *next;
-	list_for_each_safe(it, next, &u->paths)
+	list_for_each_safe(it, next, &u->forwarded)
 	{
-		struct user_path *p = list_entry(it, struct user_path, link);
-		if (path && strcmp(path, p->path) != 0)
+		struct user_forwarded *f = list_entry(it, struct user_forwarded, link);
+		const struct hostfwd *r = &f->rule;
+		if (rule && (rule->udp != r->udp || !hostfwd_is_from(r, &rule->host)))
 			continue;
-		unlink(p->path);
-		list_remove(&p->link);
-		free(p);
+		if (r->host.any.sa_family == AF_UNIX)
+			unlink(r->host.un.sun_path);
+		list_remove(&f->link);
+		free(f);
 	}
 }
 
-void user_paths_remove(struct user *u)
+void user_forwarded_remove(struct user *u)
 {
-	remove_paths(u, NULL);
+	forget(u, NULL);
 }
 
 static bool have_unix_sockets(void)
@@ -269,8 +271,8 @@ int user_add_hostfwd(struct user *u, const char *rule, struct error *err)
 	if (failed)
 		return error_errno(err, errno ? errno : EADDRINUSE,
 				   "cannot set up the host's end of '%s'", rule);
-	if (unix_socket)
-		keep_path(u, f.host.un.sun_path);
+	if (f.host.any.sa_family != AF_INET)
+		remember(u, &f);
 	return 0;
 }
 
@@ -292,8 +294,8 @@ int user_remove_hostfwd(struct user *u, const char *rule, struct error *err)
 #endif
 	if (failed)
 		return error_set(err, ENOENT, "there is no forward from '%s'", rule);
-	if (f.host.any.sa_family == AF_UNIX)
-		remove_paths(u, f.host.un.sun_path);
+	if (f.host.any.sa_family != AF_INET)
+		forget(u, &f);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "lib/list.h"
 #include "lib/loop.h"
 #include "net/netdev.h"
+#include "net/user_rules.h"
 #include "net/user_syn.h"
 #include <libslirp.h>
 
@@ -29,10 +30,11 @@ struct user_forward {
 	struct list link;
 };
 
-/* hostfwd=unix: its socket's file, which libslirp leaves behind. */
-struct user_path {
+/* hostfwd= that is not of IPv4 alone: what libslirp leaves behind (a unix socket's file), and what
+ * `info usernet` cannot learn from it. */
+struct user_forwarded {
 	struct list link;
-	char path[];
+	struct hostfwd rule;
 };
 
 struct user {
@@ -45,7 +47,7 @@ struct user {
 	struct loop_call turn;
 	struct timer timeout;
 	struct list forwards;
-	struct list paths;
+	struct list forwarded; /* struct user_forwarded */
 	struct in_addr net4, mask4;
 	bool restricted;
 	struct user_syns syns;
@@ -63,7 +65,7 @@ int user_remove_hostfwd(struct user *u, const char *rule, struct error *err);
 /* Lets the streams of guestfwd= bring what libslirp has room for now. */
 void user_streams_poll(struct user *u);
 void user_streams_close(struct user *u);
-/* Removes the sockets of hostfwd=unix. */
-void user_paths_remove(struct user *u);
+/* Forgets all, and removes the sockets of hostfwd=unix. */
+void user_forwarded_remove(struct user *u);
 
 #endif

@@ -106,10 +106,9 @@ static int bad_rule(const char *rule, struct error *err)
 		error_prefix(err, "forward rule '%s'", rule);
 		return -err->code;
 	}
-	return error_set(err, EINVAL,
-			 "forward rule '%s': it must be "
-			 "tcp|udp:[hostaddr]:hostport-[guestaddr]:guestport",
-			 rule);
+	return error_set(
+		err, EINVAL, "forward rule '%s': it must be %s-[guestaddr]:guestport", rule,
+		strncmp(rule, "unix:", 5) != 0 ? "tcp|udp:[hostaddr]:hostport" : "unix:path");
 }
 
 int hostfwd_parse(const char *rule, struct hostfwd *out, struct error *err)
@@ -159,6 +158,23 @@ int hostfwd_parse_host(const char *rule, struct hostfwd *out, struct error *err)
 		return error_set(err, EINVAL,
 				 "'%s' must be tcp|udp:[hostaddr]:hostport or unix:path", rule);
 	return parse_host(rest, 1, out, err);
+}
+
+bool hostfwd_is_from(const struct hostfwd *rule, const union forward_address *host)
+{
+	const union forward_address *own = &rule->host;
+	if (own->any.sa_family != host->any.sa_family)
+		return false;
+	switch (own->any.sa_family) {
+	case AF_UNIX: return !strcmp(own->un.sun_path, host->un.sun_path);
+	case AF_INET6:
+		return !memcmp(&own->in6.sin6_addr, &host->in6.sin6_addr,
+			       sizeof(own->in6.sin6_addr)) &&
+		       (!own->in6.sin6_port || own->in6.sin6_port == host->in6.sin6_port);
+	default:
+		return own->in.sin_addr.s_addr == host->in.sin_addr.s_addr &&
+		       (!own->in.sin_port || own->in.sin_port == host->in.sin_port);
+	}
 }
 
 int guestfwd_parse(const char *rule, struct guestfwd *out, struct error *err)

@@ -29,6 +29,9 @@ int hostfwd_parse(const char *rule, struct hostfwd *out, struct error *err);
 /* The part before '-', as hostfwd_remove takes it. */
 int hostfwd_parse_host(const char *rule, struct hostfwd *out, struct error *err);
 
+/* Whether the rule's host's end is this address; port 0 of the rule stands for any. */
+bool hostfwd_is_from(const struct hostfwd *rule, const union forward_address *host);
+
 /* [tcp:]server address:port-target, where target is "cmd:command" or a character device. */
 struct guestfwd {
 	struct in_addr server;

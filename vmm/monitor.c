@@ -466,7 +466,7 @@ static const struct command commands[] = {
 	 do_eject},
 	{"help", "?", 0, 1, "[cmd]", "this list", do_help},
 	{"hostfwd_add", NULL, 1, 2, "[netdev] tcp|udp:[hostaddr]:port-[guestaddr]:port",
-	 "forwards a port of the host into the user network", do_hostfwd_add},
+	 "forwards a port of the host (or unix:path) into the user network", do_hostfwd_add},
 	{"hostfwd_remove", NULL, 1, 2, "[netdev] tcp|udp:[hostaddr]:port", "forwards it no more",
 	 do_hostfwd_remove},
 	{"i", NULL, 1, 1, "/fmt port", "reads an I/O port", do_port_read},

@@ -330,12 +330,28 @@ def test_a_unix_socket_leads_to_a_port_of_the_guest():
                 Stream.accept(peer, 23)
             assert "File exists" in m.hmp(f"hostfwd_add u unix:{d}/later-:24") or "in use" in m.hmp(
                 f"hostfwd_add u unix:{d}/later-:24")
-            # No TCP port is opened for it.
+            # Addresses of IPv6 are shown as such.
+            assert m.hmp(f"hostfwd_add u unix:{d}/six-[fec0::15]:26") == ""
+            if host_has_ipv6():
+                assert m.hmp("hostfwd_add u tcp:[::1]:0-[fec0::15]:25") == ""
+                info = m.hmp("info usernet")
+                port = re.search(r"\] +\d+ +\[::1\] +([1-9]\d*) +\[fec0::15\] +25 ", info).group(1)
+                assert m.hmp(f"hostfwd_remove u tcp:[::1]:{port}") == ""
+            info = m.hmp("info usernet")
+            assert re.search(rf"\] +\d+ +unix:{d}/six +\[fec0::15\] +26 ", info) and "[::1]" not in info, info
+            # No TCP port is opened for a unix socket.
             assert set(tcp_ports(m.process.pid)) == before == set()
             assert m.hmp(f"hostfwd_remove u unix:{d}/later") == "" and not os.path.exists(f"{d}/later")
             assert "no forward" in m.hmp(f"hostfwd_remove u unix:{d}/later")
             m.quit()
         assert not os.path.exists(f"{d}/a-b")
+
+
+def host_has_ipv6():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as s:
+        s.bind(("::1", 0))
+        return True
+    return False
 
 
 def tcp_ports(pid):
