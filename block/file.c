@@ -32,8 +32,9 @@
 enum {
 	DIRECT_ALIGN = 4096,       /* satisfies 512-byte and 4-KiB sectors alike */
 	BOUNCE_SIZE = 1024 * 1024, /* a longer transfer goes in pieces */
-	IOV_PIECE = 64,            /* entries handed to the kernel at once */
-	STRAIGHT_IOVS = 1024,      /* what the kernel takes at most: UIO_MAXIOV */
+	CACHED_PIECE = 64 * 1024,
+	IOV_PIECE = 64,       /* entries handed to the kernel at once */
+	STRAIGHT_IOVS = 1024, /* what the kernel takes at most: UIO_MAXIOV */
 };
 
 struct file_layer {
@@ -557,11 +558,14 @@ int file_discard(struct file_layer *f, uint64_t offset, uint64_t len)
 	return 0;
 }
 
-static int write_zero_bytes(struct file_layer *f, uint64_t offset, uint64_t len)
+int file_write_zero_bytes(struct file_layer *f, uint64_t offset, uint64_t len)
 {
-	size_t size = len < BOUNCE_SIZE ? round_up(len, DIRECT_ALIGN) : BOUNCE_SIZE;
+	/* The page cache takes small pieces best: for a large one the kernel looks for large pages. */
+	size_t size = f->direct || f->protocol ? BOUNCE_SIZE : CACHED_PIECE;
 	void *zeroes;
 	int rc = 0;
+	if (len < size)
+		size = round_up(len, DIRECT_ALIGN);
 	if (posix_memalign(&zeroes, DIRECT_ALIGN, size))
 		return -ENOMEM;
 	memset(zeroes, 0, size);
@@ -582,9 +586,9 @@ static int device_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t l
 	uint64_t start = round_up(offset, f->sector), end = round_down(offset + len, f->sector);
 	int mode = may_unmap ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_ZERO_RANGE;
 	if (end <= start || fallocate(f->fd, mode, (off_t)start, (off_t)(end - start)) != 0)
-		return write_zero_bytes(f, offset, len);
-	int rc = start > offset ? write_zero_bytes(f, offset, start - offset) : 0;
-	return rc || end == offset + len ? rc : write_zero_bytes(f, end, offset + len - end);
+		return file_write_zero_bytes(f, offset, len);
+	int rc = start > offset ? file_write_zero_bytes(f, offset, start - offset) : 0;
+	return rc || end == offset + len ? rc : file_write_zero_bytes(f, end, offset + len - end);
 }
 
 /* By the file system, without writing data; -ENOTSUP if it cannot. */
@@ -627,13 +631,13 @@ int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool 
 		return seen;
 	if (f->protocol) {
 		int rc = f->protocol->write_zeroes(f->remote, offset, len, may_unmap);
-		return rc == -ENOTSUP ? write_zero_bytes(f, offset, len) : rc;
+		return rc == -ENOTSUP ? file_write_zero_bytes(f, offset, len) : rc;
 	}
 	if (f->device)
 		return device_write_zeroes(f, offset, len, may_unmap);
 	if (allocate_zeroes(f, offset, len, may_unmap) == 0)
 		return 0;
-	return write_zero_bytes(f, offset, len);
+	return file_write_zero_bytes(f, offset, len);
 }
 
 int file_allocate(struct file_layer *f, uint64_t offset, uint64_t len)

@@ -68,6 +68,8 @@ int file_discard(struct file_layer *f, uint64_t offset, uint64_t len);
 int file_write_zeroes(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap);
 /* The same, or -ENOTSUP where the host would have to write the zeroes as data. */
 int file_write_zeroes_fast(struct file_layer *f, uint64_t offset, uint64_t len, bool may_unmap);
+/* Writes them as data, whatever else the host has: the range then has its space. */
+int file_write_zero_bytes(struct file_layer *f, uint64_t offset, uint64_t len);
 /* Reserves host space for the range (posix_fallocate). */
 int file_allocate(struct file_layer *f, uint64_t offset, uint64_t len);
 int file_truncate(struct file_layer *f, uint64_t size);

@@ -160,6 +160,12 @@ static int raw_truncate(struct image *img, uint64_t size, struct error *err)
 	return 0;
 }
 
+static int fill_with_zeroes(struct file_layer *f, uint64_t offset, uint64_t len)
+{
+	int rc = file_write_zero_bytes(f, offset, len);
+	return rc ? rc : file_flush(f);
+}
+
 static int raw_preallocate(struct image *img, uint64_t from, uint64_t to, const char *mode,
 			   struct error *err)
 {
@@ -167,14 +173,7 @@ static int raw_preallocate(struct image *img, uint64_t from, uint64_t to, const 
 	if (strcmp(mode, "falloc") == 0) {
 		rc = file_allocate(img->file, raw_offset(img) + from, to - from);
 	} else if (strcmp(mode, "full") == 0) {
-		static const uint8_t zeroes[65536];
-		for (uint64_t at = from; at < to && !rc; at += sizeof(zeroes))
-			rc = file_pwrite(img->file, zeroes,
-					 to - at < sizeof(zeroes) ? (size_t)(to - at)
-								  : sizeof(zeroes),
-					 raw_offset(img) + at);
-		if (!rc)
-			rc = file_flush(img->file);
+		rc = fill_with_zeroes(img->file, raw_offset(img) + from, to - from);
 	} else {
 		return error_set(err, ENOTSUP, "raw images have no preallocation '%s'", mode);
 	}
@@ -229,16 +228,8 @@ static int raw_create(const char *path, uint64_t size, struct opts *opts, struct
 		rc = file_truncate(f, size);
 	if (!rc && mode == 1)
 		rc = file_allocate(f, 0, size);
-	if (!rc && mode == 2) {
-		static const uint8_t zeroes[65536];
-		for (uint64_t at = 0; at < size && !rc; at += sizeof(zeroes))
-			rc = file_pwrite(f, zeroes,
-					 size - at < sizeof(zeroes) ? (size_t)(size - at)
-								    : sizeof(zeroes),
-					 at);
-		if (!rc)
-			rc = file_flush(f);
-	}
+	if (!rc && mode == 2)
+		rc = fill_with_zeroes(f, 0, size);
 	file_close(f);
 	if (rc)
 		error_errno(err, -rc, "cannot make '%s' %llu bytes long", path,
