@@ -532,5 +532,5 @@ int main(void)
 		cmocka_unit_test(failing_writes_leave_leaks_at_worst),
 		cmocka_unit_test(after_a_full_or_broken_disk_all_goes_on),
 	};
-	return cmocka_run_group_tests(tests, enter_scratch, leave_scratch);
+	return cmocka_run_group_tests(tests, enter_memory, leave_scratch);
 }

@@ -16,15 +16,27 @@ static uint64_t seed = 88172645463325252u;
 
 /* Makes a folder and goes there, so that tests use plain names. The random numbers are the same in
  * each run, or those of MINIVM_TEST_SEED. */
-static inline int enter_scratch(void **state)
+static inline int enter_folder(const char *template)
 {
 	const char *given = getenv("MINIVM_TEST_SEED");
 	if (given && strtoull(given, NULL, 0)) {
 		seed = strtoull(given, NULL, 0);
 		printf("MINIVM_TEST_SEED=%s\n", given);
 	}
-	strcpy(scratch, "/tmp/minivm-block-XXXXXX");
+	strcpy(scratch, template);
 	return mkdtemp(scratch) && chdir(scratch) == 0 ? 0 : -1;
+}
+
+static inline int enter_scratch(void **state)
+{
+	return enter_folder("/tmp/minivm-block-XXXXXX");
+}
+
+/* In memory where there is such a place: for many short-lived files that nobody has to sync. */
+static inline int enter_memory(void **state)
+{
+	return enter_folder(access("/dev/shm", W_OK) == 0 ? "/dev/shm/minivm-block-XXXXXX"
+							  : "/tmp/minivm-block-XXXXXX");
 }
 
 static inline int leave_scratch(void **state)
