@@ -14,7 +14,6 @@
 #include "lib/loop.h"
 #include "lib/text.h"
 #include <stdlib.h>
-#include <time.h>
 
 enum { MAX_TIMERS_A_RUN = 256 };
 
@@ -26,13 +25,6 @@ struct clock {
 	struct list timers;
 	uint64_t armed_ns; /* 0: the loop is awake and will look by itself */
 };
-
-uint64_t host_clock_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
-}
 
 struct clock *clock_new(struct loop *loop)
 {
