@@ -126,10 +126,11 @@ void nbd_client_close(struct nbd_client *c);
 const struct nbd_export *nbd_client_export(const struct nbd_client *c);
 
 /*
- * Any thread: sends the request, whose `done` runs on a thread of the client's. That must neither
- * wait for another request nor close the client; it may submit. It never runs within this. Never
- * waits for the server. False, and nothing was done: the host has no thread for it, or the list is
- * too long. Offset and length must be within the export and its block sizes.
+ * Any thread: sends the request, whose `done` runs on the client's reader thread, or on that of a
+ * caller who was already waiting for a reply. That must neither wait for another request nor close
+ * the client; it may submit. It never runs within this. Never waits for the server. False, and
+ * nothing was done: the host has no thread for it, or the list is too long. Offset and length must
+ * be within the export and its block sizes.
  */
 bool nbd_client_submit(struct nbd_client *c, struct nbd_request *req);
 /* One request of any thread; it waits for the reply. 0 or -errno. The list has at most 64 entries.
