@@ -100,6 +100,10 @@ static int look_at_device(const struct file_open_args *a, int fd, dev_t dev, str
 	if (host_device_is_cd(dev) && host_cd_status(fd) < 0)
 		return error_set(err, ENOMEDIUM,
 				 "cannot open '%s'%s: there is no disc in the drive", name, role);
+	if (a->flags & IMAGE_WRITABLE && host_device_read_only(fd))
+		return error_set(err, EACCES,
+				 "cannot open '%s'%s for writing: the device is read-only", name,
+				 role);
 	char *where = a->flags & IMAGE_WRITABLE ? host_device_mounted_at(dev) : NULL;
 	if (where)
 		warn("'%s' is mounted on '%s': writing to it from here destroys the file system; "

@@ -95,6 +95,12 @@ unsigned host_device_sector(int fd)
 	return (unsigned)size;
 }
 
+bool host_device_read_only(int fd)
+{
+	int read_only = 0;
+	return ioctl(fd, BLKROGET, &read_only) == 0 && read_only;
+}
+
 bool host_device_is_cd(dev_t dev)
 {
 	return major(dev) == SCSI_CDROM_MAJOR;

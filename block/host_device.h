@@ -18,6 +18,8 @@ char *host_device_find_mount(FILE *mountinfo,
 			     void *opaque);
 /* Bytes of a logical sector of an open device; 512 if it cannot be told. */
 unsigned host_device_sector(int fd);
+/* The open device lets nobody write, although it opens for writing. */
+bool host_device_read_only(int fd);
 bool host_device_is_cd(dev_t dev);
 /* 0 if there is a disc in the open CD drive, else -ENOMEDIUM or, while it spins up, -EAGAIN. */
 int host_cd_status(int fd);

@@ -408,6 +408,15 @@ def test_a_block_device_of_the_host_is_a_disk():
             qcow2 = os.path.join(folder, "copy.qcow2")
             img("convert", "-f", "raw", "-O", "qcow2", device, qcow2)
             img("compare", "-F", "raw", qcow2, device)
+            locked = subprocess.run(["losetup", "-r", "-f", "--show", other], capture_output=True, text=True,
+                                    check=True).stdout.strip()
+            try:
+                img("compare", "-f", "raw", "-F", "raw", other, locked)
+                p = subprocess.run([context.minivm_img(), "bench", "-w", "-c", "1", "-f", "raw", locked], capture_output=True,
+                                   text=True)
+                assert p.returncode == 1 and "the device is read-only" in p.stderr, p
+            finally:
+                subprocess.run(["losetup", "-d", locked], check=False)
             mount = os.path.join(folder, "mnt")
             os.mkdir(mount)
             script = ('mkfs.ext4 -q "$1" && mount "$1" "$2" || { echo no mount; exit 0; }; '
