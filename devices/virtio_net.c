@@ -53,6 +53,7 @@ enum {
 	CTRL_QUEUE_SIZE = 64,
 	HEADERS_MAX = 256, /* Ethernet, IP and TCP headers of a segment */
 	VERIFY_MAX = NET_FRAME_PLAIN + 8,
+	TURN_SEGMENTS = 4096, /* cut for one queue before others have their turn */
 };
 
 static struct virtio_net *from_virtio(struct virtio *v)
@@ -227,6 +228,7 @@ static bool send_offloaded(struct virtio_net *n, unsigned pair, const uint8_t *h
 			return false;
 		if (i > 0)
 			net_send(n->port, pair, &one, 1);
+		n->turn_segments++;
 	}
 	return true;
 }
@@ -260,6 +262,7 @@ static void serve_tx(struct virtio_net *n, struct virtqueue *q)
 	unsigned left = virtqueue_budget(q), pair = q->index / 2;
 	bool any = false;
 
+	n->turn_segments = 0;
 	virtqueue_want_notify(q, false);
 	while (left) {
 		int r = virtqueue_pop(q, &n->tx_chain);
@@ -279,7 +282,8 @@ static void serve_tx(struct virtio_net *n, struct virtqueue *q)
 		}
 		virtqueue_fill(q, &n->tx_chain, 0);
 		any = true;
-		left--;
+		/* A frame may be asked to become as many segments as it has bytes. */
+		left = n->turn_segments < TURN_SEGMENTS ? left - 1 : 0;
 	}
 	if (any) {
 		virtqueue_flush(q);

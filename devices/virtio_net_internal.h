@@ -32,6 +32,7 @@ struct virtio_net {
 	struct net_port *port;
 	bool backend_header; /* frames come and go with virtio's header */
 	struct virtio_chain rx_chain[NET_RX_CHAINS], tx_chain, ctrl_chain;
+	unsigned turn_segments; /* that large frames were cut into since serve_tx() began */
 	struct timer announce;
 	uint8_t *buffer;  /* a frame in one piece */
 	uint8_t *segment; /* a part of it */

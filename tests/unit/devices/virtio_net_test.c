@@ -551,6 +551,29 @@ static void segments_of_one_byte(void **state)
 	net_stop(f);
 }
 
+/* Many large frames in the smallest segments do not keep the loop for one long turn. */
+static void a_busy_sender_leaves_the_loop_to_others(void **state)
+{
+	struct net_fixture *f = start(SENDING);
+	enum { FRAMES = 8, PAYLOAD = 3000 };
+	static uint8_t bytes[NET_HDR + 4096];
+	size_t len = NET_HDR + tcp_frame(bytes + NET_HDR, PAYLOAD, false);
+
+	f->only_count = true;
+	bytes[FLAGS] = NEEDS_CSUM;
+	bytes[GSO_TYPE] = GSO_TCPV4;
+	store_le16(bytes + GSO_SIZE, 1);
+	put(&f->d, NET_TX, bytes, len);
+	for (unsigned n = 0; n < FRAMES; n++)
+		drv_add(&f->d, 1, &(struct piece){NET_TX, (uint32_t)len, false}, 1);
+	drv_kick(&f->d, 1);
+	rig_turn(f->r);
+	assert_in_range(drv_returned(&f->d, 1), 1, FRAMES - 1);
+	drv_wait(&f->d, 1, FRAMES, NULL, NULL);
+	assert_int_equal(f->counted, FRAMES * PAYLOAD);
+	net_stop(f);
+}
+
 static void frames_stay_in_the_ring_while_the_backend_is_full(void **state)
 {
 	static const uint8_t none[NET_HDR];
@@ -742,6 +765,7 @@ int main(void)
 		cmocka_unit_test(senseless_headers_lose_the_frame),
 		cmocka_unit_test(chains_that_are_no_frames_come_back),
 		cmocka_unit_test(segments_of_one_byte),
+		cmocka_unit_test(a_busy_sender_leaves_the_loop_to_others),
 		cmocka_unit_test(frames_stay_in_the_ring_while_the_backend_is_full),
 		cmocka_unit_test(reset_forgets_what_waits),
 		cmocka_unit_test(old_rings_are_left_alone),
