@@ -101,7 +101,7 @@ static int write_stamps(struct image *img, uint64_t first, uint64_t count, unsig
 }
 
 /* What the workload does besides. */
-enum extra { PLAIN, SNAPSHOTS, BITMAPS, RESIZES, AMENDMENTS, PACKED };
+enum extra { PLAIN, SNAPSHOTS, BITMAPS, RESIZES, AMENDMENTS, PACKED, REUSE };
 
 /* Some change of the two bitmaps "a" and "b", if they are as it needs them. */
 static int change_bitmaps(struct image *img)
@@ -170,6 +170,31 @@ static int write_packed(struct image *img, uint64_t first, unsigned step)
 	return rc;
 }
 
+/* Region after region is written and cut off again, so that the tables of the next one come to lie
+ * where data was: stale bytes that must never be taken for a table. */
+static int reuse(struct image *img, unsigned step)
+{
+	enum { REGION = 256 };
+	unsigned first = step / 4 % (SECTORS / REGION) * REGION;
+	switch (step % 4) {
+	case 0:
+		for (unsigned i = first; i < first + REGION; i++)
+			history[step][i] = (uint16_t)step;
+		return write_stamps(img, first, REGION, step);
+	case 2: {
+		memset(&history[step][first], 0, (SECTORS - first) * sizeof(history[0][0]));
+		int rc = first ? image_truncate(img, first * SECTOR, NULL)
+			       : image_write_zeroes(img, 0, REGION * SECTOR, true);
+		return rc ? rc : image_truncate(img, SECTORS * SECTOR, NULL);
+	}
+	default: {
+		int rc = image_flush(img);
+		flushed_after[step] = rc == 0;
+		return rc;
+	}
+	}
+}
+
 /* One step; errors are only expected while failures are injected. */
 static int do_step(struct image *img, unsigned step, enum extra extra)
 {
@@ -179,6 +204,8 @@ static int do_step(struct image *img, unsigned step, enum extra extra)
 	int rc = 0;
 	memcpy(history[step], history[step - 1], sizeof(history[step]));
 	flushed_after[step] = false;
+	if (extra == REUSE)
+		return reuse(img, step);
 	switch (rnd() % 10) {
 	case 0:
 		rc = image_write_zeroes(img, first * SECTOR, count * SECTOR, true);
@@ -336,8 +363,9 @@ static uint8_t *run_recorded(const char *shape, enum extra extra, uint64_t *size
 	forget_log();
 	step_now = 0;
 	file_set_observer(&o);
-	struct image *img = image_open("c.qcow2", "qcow2",
-				       IMAGE_WRITABLE | IMAGE_DISCARD | IMAGE_NO_FLUSH, NULL, NULL);
+	/* Without discard, what is freed keeps its bytes. */
+	unsigned flags = IMAGE_WRITABLE | IMAGE_NO_FLUSH | (extra == REUSE ? 0 : IMAGE_DISCARD);
+	struct image *img = image_open("c.qcow2", "qcow2", flags, NULL, NULL);
 	assert_non_null(img);
 	for (step_now = 1; step_now <= STEPS; step_now++)
 		if (do_step(img, step_now, extra))
@@ -438,6 +466,15 @@ static void a_crash_with_compressed_clusters_leaves_leaks_at_worst(void **state)
 	loud_stderr();
 }
 
+static void a_crash_finds_no_stale_bytes_in_place_of_a_table(void **state)
+{
+	static const char *const kinds[] = {"cluster_size=512", "cluster_size=1k,compat=0.10"};
+	quiet_stderr();
+	for (int round = 0; round < 4; round++)
+		crash_everywhere(kinds[round % 2], REUSE, 1);
+	loud_stderr();
+}
+
 /* From some change on, every one fails, as on a full or broken disk. */
 static void failing_writes_leave_leaks_at_worst(void **state)
 {
@@ -529,6 +566,7 @@ int main(void)
 		cmocka_unit_test(a_crash_while_the_disk_is_cut_leaves_leaks_at_worst),
 		cmocka_unit_test(a_crash_while_the_image_is_amended_leaves_leaks_at_worst),
 		cmocka_unit_test(a_crash_with_compressed_clusters_leaves_leaks_at_worst),
+		cmocka_unit_test(a_crash_finds_no_stale_bytes_in_place_of_a_table),
 		cmocka_unit_test(failing_writes_leave_leaks_at_worst),
 		cmocka_unit_test(after_a_full_or_broken_disk_all_goes_on),
 	};
