@@ -13,6 +13,7 @@
 #include "vmm/nics.h"
 #include "vmm/rng.h"
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -511,7 +512,9 @@ static struct virtio_serial *find_serial(struct machine *m, const char *bus, str
 
 const char *const virtio_serial_port_keys[] = {"chardev", "name", "nr", "bus", "id", NULL};
 
-static int add_port(struct machine *m, struct opts *opts, const char *driver, struct error *err)
+/* The port of the nth -device. */
+static int add_port(struct machine *m, size_t n, struct opts *opts, const char *driver,
+		    struct error *err)
 {
 	const char *chardev = opts_get(opts, "chardev"), *name = opts_get(opts, "name");
 	const char *bus = opts_get(opts, "bus");
@@ -521,14 +524,16 @@ static int add_port(struct machine *m, struct opts *opts, const char *driver, st
 	int r = opts_get_u64(opts, "nr", &nr, err);
 	if (r < 0)
 		return r;
-	if (!chardev)
-		return error_set(err, EINVAL, "it needs chardev=ID");
 	struct virtio_serial *card = find_serial(m, bus, err);
 	if (!card)
 		return -err->code;
 	if ((r = opts_check_unused(opts, driver, virtio_serial_port_keys, err)) < 0)
 		return r;
-	struct chardev *chr = backend_take_named(m, chardev, err);
+	/* A port with nobody at its other end is there all the same. */
+	char null_id[32];
+	snprintf(null_id, sizeof(null_id), "%s%zu", driver, n);
+	struct chardev *chr = chardev ? backend_take_named(m, chardev, err)
+				      : backend_take(m, null_id, "null", err);
 	if (!chr)
 		return -err->code;
 	return virtio_serial_add_port(card, has_nr ? (int)(nr < INT16_MAX ? nr : INT16_MAX) : -1,
@@ -546,7 +551,7 @@ int virtio_build_serial_ports(struct machine *m, struct error *err)
 			return r;
 		const char *driver = opts_get(&opts, "driver");
 		if (driver && virtio_is_serial_port(driver))
-			r = add_port(m, &opts, driver, err);
+			r = add_port(m, n, &opts, driver, err);
 		opts_free(&opts);
 		if (r < 0) {
 			error_prefix(err, "-device %s", text);

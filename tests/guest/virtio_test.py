@@ -202,7 +202,8 @@ def test_random_numbers_and_serial_ports():
         with boot(["-object", "rng-random,filename=/dev/urandom,id=r", "-device", "virtio-rng-pci,rng=r",
                    "-device", "virtio-serial-pci,id=vs", "-chardev", f"socket,path={path},server=on,wait=off,id=c",
                    "-device", "virtserialport,bus=vs.0,nr=3,chardev=c,name=org.qemu.guest_agent.0",
-                   "-chardev", f"file,path={d}/console,id=k", "-device", "virtconsole,chardev=k"]) as m:
+                   "-chardev", f"file,path={d}/console,id=k", "-device", "virtconsole,chardev=k",
+                   "-device", "virtserialport,name=nobody.there"]) as m:
             status, output = m.run_serial("cat /sys/class/misc/hw_random/rng_current; head -c 4096 /dev/hwrng | sha256sum")
             zero = hashlib.sha256(bytes(4096)).hexdigest()
             assert "virtio_rng" in output and re.search("[0-9a-f]{64}", output) and zero not in output, output
@@ -240,6 +241,8 @@ def test_random_numbers_and_serial_ports():
                 while len(got) < 300 << 10:
                     got += s.recv(65536)
                 assert hashlib.sha256(got).hexdigest() == want
+            status, output = m.run_serial("grep -h nobody /sys/class/virtio-ports/*/name")
+            assert status == 0 and "nobody.there" in output, output
             status, output = m.run_serial("echo on the console > /dev/hvc0")
             power_off(m)
         assert b"on the console" in open(f"{d}/console", "rb").read()
