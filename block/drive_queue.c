@@ -7,10 +7,10 @@
  *                                                  \\-> server, raw disk ---/
  *
  * A worker runs a request straight against the image. Requests for a raw disk on a server are just
- * sent, and end when its client hears the replies: any number is in flight. A flush needs no ordering of its own: an
- * image's flush covers all that was complete before it, and a device completes a write before a
- * guest can count on a flush for it. What has finished is told on the worker, or is put on a list
- * that one deferred call of the event loop hands back.
+ * sent, and end when its client hears the replies: any number is in flight. A flush needs no
+ * ordering of its own: an image's flush covers all that was complete before it, and a device
+ * completes a write before a guest can count on a flush for it. What has finished is told on the
+ * worker, or is put on a list that one deferred call of the event loop hands back.
  *
  * A failed request is looked at before it is told: by rerror= and werror= the guest learns of it,
  * or not, or it is held until the machine goes on. Whatever is decided is an event for the loop.
