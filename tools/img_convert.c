@@ -741,8 +741,10 @@ int img_convert(int argc, char **argv)
 	struct convert c = {.sparse = DEFAULT_SPARSE, .step = STEP};
 	struct convert_args a = {.out_format = "raw", .options = STRBUF_INIT};
 	int rc = parse(argc, argv, &c, &a);
-	if (rc)
+	if (rc) {
+		strbuf_free(&a.options);
 		return rc < 0 ? 0 : rc;
+	}
 	c.progress &= !a.quiet;
 	rc = open_sources(&c, &a, argc - 1 - optind, argv + optind);
 	if (!rc)

@@ -58,6 +58,13 @@ class Folder:
             f.write(data)
 
 
+def listening(path):
+    """Whether somebody listens on this unix socket; its file is there a moment earlier."""
+    accepts = 0x10000  # __SO_ACCEPTCON, the fourth column: proc(5), /proc/net/unix
+    with open("/proc/net/unix") as f:
+        return any(line[7:] == [str(path)] and int(line[3], 16) & accepts for line in map(str.split, f))
+
+
 class Server:
     """minivm-nbd (or another program) with these options, on a unix socket unless `tcp`."""
     numbers = iter(range(1 << 30))
@@ -70,7 +77,7 @@ class Server:
         self.process = subprocess.Popen(self.command, cwd=folder.path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
                                         text=True, env=env)
         if ready and not tcp:
-            wait_for(lambda: os.path.exists(self.socket) or self.process.poll() is not None, "the server's socket")
+            wait_for(lambda: listening(self.socket) or self.process.poll() is not None, "the server's socket")
             assert self.process.poll() is None, f"{self.command}: {self.process.stderr.read()}"
 
     def __enter__(self):
