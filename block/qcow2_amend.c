@@ -75,7 +75,8 @@ static int trim(struct qcow2 *q)
 			break;
 		last--;
 	}
-	/* The refcounts of what was freed must be on disk before it is gone. */
+	/* Not for soundness: no table on disk refers to what goes, and after a crash old refcounts
+	 * are leaks, as with anything freed. With the sync none of them lie behind the end. */
 	int rc = qcow2_cache_write(&q->rb_cache);
 	if (!rc)
 		rc = file_flush(q->img->file);

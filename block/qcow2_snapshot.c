@@ -151,18 +151,19 @@ static int write_snapshots(struct qcow2 *q, const struct qcow2_snapshot *list, u
 		store_be64(fields + 4, at);
 		rc = file_pwrite(q->img->file, fields, sizeof(fields), H_NB_SNAPSHOTS);
 	}
-	if (!rc)
-		rc = file_flush(q->img->file);
 	if (rc) {
 		if (at)
 			qcow2_free_later(q, at, bytes);
 		return rc;
 	}
+	rc = file_flush(q->img->file);
 	uint64_t old = q->h.snapshots_offset;
 	bool had = q->h.nb_snapshots != 0;
 	q->h.nb_snapshots = n;
 	q->h.snapshots_offset = at;
-	return had && old_bytes ? qcow2_add_refcount(q, old, old_bytes, -1) : 0;
+	/* As long as the header on disk may be the old one, what it points to stays; so does what
+	 * the old table leads to, which the callers give up next. */
+	return rc || !had || !old_bytes ? rc : qcow2_add_refcount(q, old, old_bytes, -1);
 }
 
 /* One L2 entry's reference changes; returns the entry with its copied flag set right. */

@@ -309,8 +309,6 @@ int qcow2_grow_l1(struct qcow2 *q, uint32_t entries)
 		store_be64(fields + 4, (uint64_t)at);
 		rc = file_pwrite(q->img->file, fields, sizeof(fields), H_L1_SIZE);
 	}
-	if (!rc)
-		rc = file_flush(q->img->file);
 	free(raw);
 	if (rc) {
 		free(table);
@@ -318,12 +316,14 @@ int qcow2_grow_l1(struct qcow2 *q, uint32_t entries)
 			qcow2_free_later(q, (uint64_t)at, bytes);
 		return rc;
 	}
+	rc = file_flush(q->img->file);
 	uint64_t old = q->h.l1_offset, old_bytes = (uint64_t)q->h.l1_size * 8;
 	free(q->l1);
 	q->l1 = table;
 	q->h.l1_offset = (uint64_t)at;
 	q->h.l1_size = entries;
-	return old_bytes ? qcow2_add_refcount(q, old, old_bytes, -1) : 0;
+	/* As long as the header on disk may be the old one, what it points to stays. */
+	return rc || !old_bytes ? rc : qcow2_add_refcount(q, old, old_bytes, -1);
 }
 
 int qcow2_truncate(struct image *img, uint64_t size, struct error *err)
@@ -379,7 +379,7 @@ int qcow2_truncate(struct image *img, uint64_t size, struct error *err)
 		rc = qcow2_settle(q);
 	if (!rc)
 		rc = qcow2_header_set64(q, H_SIZE, size);
-	if (!rc)
+	if (!rc) /* nothing depends on it, but a disk that was resized stays so */
 		rc = file_flush(img->file);
 	if (!rc) {
 		q->h.size = size;

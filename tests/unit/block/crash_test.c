@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 enum { SECTORS = 4096, SECTOR = 512, STEPS = 60, MAX_FILE = 24 << 20, LOG = 20000 };
+enum { KEPT_STEP = 8 }; /* the one that makes the snapshot that stays */
 
 struct change {
 	enum file_op op;
@@ -30,7 +31,8 @@ struct change {
 static struct change log_[LOG];
 static size_t log_len;
 static unsigned step_now;
-static size_t fail_at = SIZE_MAX; /* this change and later ones fail */
+static size_t fail_at = SIZE_MAX; /* this change and later ones fail, */
+static size_t fail_to = SIZE_MAX; /* but not from this one on */
 static size_t seen_changes;
 static int fail_with;
 
@@ -38,7 +40,8 @@ static int record(void *opaque, enum file_op op, uint64_t offset, uint64_t len,
 		  const struct iovec *iov, int iovcnt)
 {
 	bool *recording = opaque;
-	if (seen_changes++ >= fail_at)
+	size_t n = seen_changes++;
+	if (n >= fail_at && n < fail_to)
 		return fail_with;
 	if (!*recording || log_len == LOG)
 		return 0;
@@ -89,6 +92,7 @@ static void forget_log(void)
 /* What the workload did: per sector and step, the number it then had. */
 static uint16_t history[STEPS + 1][SECTORS];
 static bool flushed_after[STEPS + 1];
+static uint64_t size_after[STEPS + 1]; /* of the disk, bytes */
 
 static int write_stamps(struct image *img, uint64_t first, uint64_t count, unsigned stamp)
 {
@@ -101,7 +105,7 @@ static int write_stamps(struct image *img, uint64_t first, uint64_t count, unsig
 }
 
 /* What the workload does besides. */
-enum extra { PLAIN, SNAPSHOTS, BITMAPS, RESIZES, AMENDMENTS, PACKED, REUSE, FILL };
+enum extra { PLAIN, SNAPSHOTS, BITMAPS, RESIZES, AMENDMENTS, PACKED, REUSE, FILL, GROWTH, KEPT };
 
 /* Some change of the two bitmaps "a" and "b", if they are as it needs them. */
 static int change_bitmaps(struct image *img)
@@ -195,6 +199,36 @@ static int reuse(struct image *img, unsigned step)
 	}
 }
 
+/* The disk becomes larger again and again, and its L1 table with it. */
+static int grow(struct image *img, unsigned step)
+{
+	enum { MORE = SECTORS * 3 / 4 * 4 / STEPS };
+	uint64_t sectors = image_size(img) / SECTOR, first = rnd() % sectors, count = 40;
+	if (step % 4 == 0)
+		return image_truncate(img, (sectors + MORE) * SECTOR, NULL);
+	if (step % 4 == 2) {
+		int rc = image_flush(img);
+		flushed_after[step] = rc == 0;
+		return rc;
+	}
+	if (count > sectors - first)
+		count = sectors - first;
+	for (uint64_t i = first; i < first + count; i++)
+		history[step][i] = (uint16_t)step;
+	return write_stamps(img, first, count, step);
+}
+
+/* Beside a snapshot that stays another one comes and goes. 1: nothing was done. */
+static int change_snapshots(struct image *img, unsigned step)
+{
+	if (step == KEPT_STEP)
+		return img->driver->snapshot_create(img, "kept", NULL);
+	if (step < KEPT_STEP || step % 6)
+		return 1;
+	return step % 12 ? img->driver->snapshot_delete(img, "s", NULL)
+			 : img->driver->snapshot_create(img, "s", NULL);
+}
+
 /* One step; errors are only expected while failures are injected. */
 static int do_step(struct image *img, unsigned step, enum extra extra)
 {
@@ -206,6 +240,10 @@ static int do_step(struct image *img, unsigned step, enum extra extra)
 	flushed_after[step] = false;
 	if (extra == REUSE)
 		return reuse(img, step);
+	if (extra == GROWTH)
+		return grow(img, step);
+	if (extra == KEPT && (rc = change_snapshots(img, step)) <= 0)
+		return rc;
 	if (extra == FILL && step % 4) {
 		/* From the beginning to the end: the file grows all the time. */
 		first = step * 72 % SECTORS;
@@ -277,22 +315,43 @@ static const char *const shapes[] = {
 	"cluster_size=8k,refcount_bits=64,lazy_refcounts=on",
 };
 
-static void make(const char *options)
+static void make(const char *options, uint64_t sectors)
 {
 	struct opts o;
 	struct error err = ERROR_INIT;
 	opts_parse(&o, options, NULL, NULL);
 	unlink("c.qcow2");
-	if (image_create("c.qcow2", "qcow2", SECTORS * SECTOR, &o, &err))
+	if (image_create("c.qcow2", "qcow2", sectors * SECTOR, &o, &err))
 		fail_msg("%s", err.text);
 	opts_free(&o);
 }
 
+/* The snapshot that stays is there, with what the disk held when it was made. */
+static void assert_kept(const char *path, const char *what)
+{
+	static uint16_t disk[SECTORS * SECTOR / 2];
+	struct error err = ERROR_INIT;
+	struct image *img = image_open(path, "qcow2", 0, NULL, &err);
+	int rc = img ? img->driver->snapshot_load(img, "kept", &err) : -EIO;
+	if (!rc && image_size(img) != sizeof(disk))
+		rc = error_set(&err, EINVAL, "the snapshot has another size");
+	if (!rc && image_pread(img, disk, sizeof(disk), 0))
+		rc = error_set(&err, EIO, "the snapshot cannot be read");
+	image_close(img);
+	if (rc)
+		fail_aloud("%s: %s", what, err.text);
+	for (unsigned s = 0; s < SECTORS; s++)
+		if (disk[s * SECTOR / 2] != history[KEPT_STEP][s])
+			fail_aloud("%s: sector %u of the snapshot holds %u, not %u", what, s,
+				   disk[s * SECTOR / 2], history[KEPT_STEP][s]);
+}
+
 /* The image at a path: sound but for leaks, each sector from the last flush before `step` or later.
  */
-static void assert_survived(const char *path, unsigned last, unsigned step, bool repair,
+static void assert_survived(const char *path, unsigned last, unsigned step, enum extra extra,
 			    const char *what)
 {
+	bool repair = extra == SNAPSHOTS || extra == KEPT;
 	struct image_check r;
 	struct error err = ERROR_INIT;
 	static uint16_t disk[SECTORS * SECTOR / 2];
@@ -300,28 +359,39 @@ static void assert_survived(const char *path, unsigned last, unsigned step, bool
 		image_open(path, "qcow2", repair ? IMAGE_WRITABLE | IMAGE_NO_FLUSH : 0, NULL, &err);
 	if (!img)
 		fail_aloud("%s: %s", what, err.text);
-	if (image_run_check(img, 0, &r, &err))
+	/* Closed before anything fails: the next test makes a file of this name. */
+	uint64_t size = image_size(img);
+	int rc = image_run_check(img, 0, &r, &err), read = 0;
+	memset(disk, 0, sizeof(disk)); /* what was just cut off will be given back empty */
+	if (!rc && size <= sizeof(disk))
+		read = image_pread(img, disk, (size_t)size, 0);
+	image_close(img);
+	if (rc)
 		fail_aloud("%s: %s", what, err.text);
 	if (r.corruptions || r.check_errors)
 		fail_aloud("%s: %lu corruptions", what, (unsigned long)r.corruptions);
-	uint64_t size = image_size(img);
-	assert_true(size <= sizeof(disk));
-	memset(disk, 0, sizeof(disk)); /* what was just cut off will be given back empty */
-	assert_int_equal(image_pread(img, disk, (size_t)size, 0), 0);
-	image_close(img);
+	if (size > sizeof(disk) || read)
+		fail_aloud("%s: the disk has %lu bytes, reading it ended with %d", what,
+			   (unsigned long)size, read);
+	/* A new size is durable when the resizing returns. */
+	if (extra == GROWTH && size != size_after[step] && size != size_after[step ? step - 1 : 0])
+		fail_aloud("%s: the disk has %lu bytes, not %lu", what, (unsigned long)size,
+			   (unsigned long)size_after[step]);
 	for (unsigned s = 0; s < SECTORS; s++) {
 		const uint16_t *p = &disk[s * SECTOR / 2];
 		bool ok = false;
 		for (unsigned k = last; k <= step && !ok; k++)
 			ok = history[k][s] == p[0];
 		/* A discard that was about to happen leaves zeroes or what was there. */
-		ok |= p[0] == 0 && step > last;
+		ok |= p[0] == 0 && step > last && extra != GROWTH;
 		for (unsigned i = 1; i < SECTOR / 2 && ok; i++)
 			ok = p[i] == p[0];
 		if (!ok)
 			fail_aloud("%s: sector %u holds %u, flushed was %u", what, s, p[0],
 				   history[last][s]);
 	}
+	if (extra == KEPT && step > KEPT_STEP)
+		assert_kept(path, what);
 }
 
 static void apply(uint8_t *file, uint64_t *size, const struct change *c, bool torn)
@@ -364,7 +434,7 @@ static uint8_t *run_recorded(const char *shape, enum extra extra, uint64_t *size
 	bool recording = true;
 	struct file_observer o = {record, &recording};
 	struct stat st;
-	make(shape);
+	make(shape, extra == GROWTH ? SECTORS / 4 : SECTORS);
 	uint8_t *file = calloc(1, MAX_FILE);
 	int fd = open("c.qcow2", O_RDONLY);
 	assert_int_equal(fstat(fd, &st), 0);
@@ -380,9 +450,12 @@ static uint8_t *run_recorded(const char *shape, enum extra extra, uint64_t *size
 	unsigned flags = IMAGE_WRITABLE | IMAGE_NO_FLUSH | (extra == REUSE ? 0 : IMAGE_DISCARD);
 	struct image *img = image_open("c.qcow2", "qcow2", flags, NULL, NULL);
 	assert_non_null(img);
-	for (step_now = 1; step_now <= STEPS; step_now++)
+	size_after[0] = image_size(img);
+	for (step_now = 1; step_now <= STEPS; step_now++) {
 		if (do_step(img, step_now, extra))
 			fail_aloud("'%s': step %u", shape, step_now);
+		size_after[step_now] = image_size(img);
+	}
 	step_now = STEPS;
 	image_close(img);
 	file_set_observer(NULL);
@@ -420,8 +493,7 @@ static void crash_everywhere(const char *shape, enum extra extra, size_t every)
 					if (rnd() % 3)
 						apply(file, &len, &log_[k], rnd() % 3 == 0);
 				dump("crash.qcow2", file, len);
-				assert_survived("crash.qcow2", flushed, step, extra == SNAPSHOTS,
-						what);
+				assert_survived("crash.qcow2", flushed, step, extra, what);
 			}
 		}
 		if (i < log_len && c->op == FILE_FLUSH)
@@ -505,6 +577,24 @@ static void a_crash_while_the_refcount_table_moves_leaves_leaks_at_worst(void **
 	loud_stderr();
 }
 
+static void a_crash_while_the_disk_grows_leaves_leaks_at_worst(void **state)
+{
+	static const char *const kinds[] = {"cluster_size=512", "cluster_size=1k,compat=0.10"};
+	quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
+		crash_everywhere(kinds[s], GROWTH, 1);
+	loud_stderr();
+}
+
+static void a_crash_while_one_snapshot_changes_keeps_the_other(void **state)
+{
+	static const char *const kinds[] = {"", "cluster_size=4k"};
+	quiet_stderr();
+	for (size_t s = 0; s < ARRAY_SIZE(kinds); s++)
+		crash_everywhere(kinds[s], KEPT, 2);
+	loud_stderr();
+}
+
 /* From some change on, every one fails, as on a full or broken disk. */
 static void failing_writes_leave_leaks_at_worst(void **state)
 {
@@ -516,7 +606,7 @@ static void failing_writes_leave_leaks_at_worst(void **state)
 		const char *shape = shapes[s / 2];
 		for (size_t at = 0; at < 120; at += 1 + rnd() % 7) {
 			char what[96];
-			make(shape);
+			make(shape, SECTORS);
 			memset(history, 0, sizeof(history));
 			unsigned flushed = 0, step;
 			seen_changes = 0;
@@ -536,8 +626,61 @@ static void failing_writes_leave_leaks_at_worst(void **state)
 			fail_at = SIZE_MAX;
 			snprintf(what, sizeof(what), "'%s', failing with %d from change %zu", shape,
 				 fail_with, at);
-			assert_survived("c.qcow2", flushed, STEPS, false, what);
+			assert_survived("c.qcow2", flushed, STEPS, PLAIN, what);
 		}
+	}
+	loud_stderr();
+}
+
+/* A single change fails while a table moves; the work goes on, and what it then uses is free. */
+static void a_change_that_fails_once_leaves_leaks_at_worst(void **state)
+{
+	bool recording = false, hit = true;
+	struct file_observer o = {record, &recording};
+	static uint16_t disk[SECTORS][SECTOR / 2];
+	fail_with = -EIO;
+	quiet_stderr();
+	for (size_t at = 0; hit; at++) {
+		char what[64];
+		struct image_check r;
+		struct error err = ERROR_INIT;
+		snprintf(what, sizeof(what), "change %zu fails", at);
+		make("cluster_size=512", SECTORS / 4);
+		struct image *img =
+			image_open("c.qcow2", "qcow2", IMAGE_WRITABLE | IMAGE_NO_FLUSH, NULL, NULL);
+		assert_non_null(img);
+		assert_int_equal(img->driver->snapshot_create(img, "kept", NULL), 0);
+		assert_int_equal(write_stamps(img, 0, SECTORS / 8, 1), 0);
+		assert_int_equal(image_flush(img), 0);
+		seen_changes = 0;
+		fail_at = at;
+		fail_to = at + 1;
+		file_set_observer(&o);
+		image_truncate(img, SECTORS / 2 * SECTOR, NULL);
+		img->driver->snapshot_create(img, "s", NULL);
+		img->driver->snapshot_delete(img, "kept", NULL);
+		file_set_observer(NULL);
+		hit = seen_changes > at;
+		fail_at = fail_to = SIZE_MAX;
+		int rc = image_flush(img); /* what was given up is used again */
+		if (!rc)
+			rc = write_stamps(img, SECTORS / 8, SECTORS / 8, 2);
+		image_close(img);
+		if (rc)
+			fail_aloud("%s: writing ended with %d", what, rc);
+		img = image_open("c.qcow2", "qcow2", IMAGE_WRITABLE | IMAGE_NO_FLUSH, NULL, &err);
+		if (!img)
+			fail_aloud("%s: %s", what, err.text);
+		rc = image_run_check(img, 0, &r, &err);
+		if (!rc)
+			rc = image_pread(img, disk, SECTORS / 4 * SECTOR, 0);
+		image_close(img);
+		if (rc || r.corruptions || r.check_errors)
+			fail_aloud("%s: %d, %lu corruptions", what, rc,
+				   (unsigned long)r.corruptions);
+		for (unsigned s = 0; s < SECTORS / 4; s++)
+			if (disk[s][0] != (s < SECTORS / 8 ? 1 : 2))
+				fail_aloud("%s: sector %u holds %u", what, s, disk[s][0]);
 	}
 	loud_stderr();
 }
@@ -552,7 +695,7 @@ static void after_a_full_or_broken_disk_all_goes_on(void **state)
 	static uint16_t model[SECTORS];
 	for (size_t s = 0; s < 2 * ARRAY_SIZE(shapes); s++) {
 		const char *shape = shapes[s / 2];
-		make(shape);
+		make(shape, SECTORS);
 		memset(model, 0, sizeof(model));
 		seen_changes = 0;
 		fail_with = s % 2 ? -EIO : -ENOSPC;
@@ -598,7 +741,10 @@ int main(void)
 		cmocka_unit_test(a_crash_with_compressed_clusters_leaves_leaks_at_worst),
 		cmocka_unit_test(a_crash_finds_no_stale_bytes_in_place_of_a_table),
 		cmocka_unit_test(a_crash_while_the_refcount_table_moves_leaves_leaks_at_worst),
+		cmocka_unit_test(a_crash_while_the_disk_grows_leaves_leaks_at_worst),
+		cmocka_unit_test(a_crash_while_one_snapshot_changes_keeps_the_other),
 		cmocka_unit_test(failing_writes_leave_leaks_at_worst),
+		cmocka_unit_test(a_change_that_fails_once_leaves_leaks_at_worst),
 		cmocka_unit_test(after_a_full_or_broken_disk_all_goes_on),
 	};
 	return cmocka_run_group_tests(tests, enter_memory, leave_scratch);
