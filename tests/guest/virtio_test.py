@@ -210,8 +210,9 @@ def test_random_numbers_and_serial_ports():
             port = m.run_serial("for p in /sys/class/virtio-ports/*; do grep -qs guest_agent $p/name && "
                                 "echo ${p##*/}; done")[1].strip()
             assert re.fullmatch(r"vport\d+p3", port), port
-            # An agent: answers each line; it opens the port, and notices that the host comes.
-            m.type_serial(f"(while read -r l; do echo \"got $l\" >&0; done) 0<>/dev/{port} & echo AGENT''-RUNS\n")
+            # An agent: answers each line until the host leaves. While the host has not come yet, a read finds the end at once.
+            m.type_serial(f"(h=; while :; do if read -r l; then h=1; echo \"got $l\" >&0; elif [ $h ]; then break; "
+                          f"else sleep 1; fi; done) 0<>/dev/{port} & echo AGENT''-RUNS\n")
             m.wait_serial("AGENT-RUNS")
             with socket.socket(socket.AF_UNIX) as s:
                 s.settimeout(60 * context.patience())
