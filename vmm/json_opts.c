@@ -28,8 +28,11 @@ static void add_members(struct opts *opts, const char *prefix, struct json_objec
 static void add_value(struct opts *opts, const char *key, struct json_object *value, unsigned depth)
 {
 	struct json_object *text;
-	if (depth == DEPTH_MAX)
+	if (depth == DEPTH_MAX) {
+		/* Too deep for any option: as text it is refused by whoever takes the options. */
+		opts_set(opts, key, json_object_get_string(value));
 		return;
+	}
 	switch (json_object_get_type(value)) {
 	case json_type_array:
 		for (size_t n = 0; n < json_object_array_length(value); n++)

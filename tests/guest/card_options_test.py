@@ -109,7 +109,9 @@ def test_options_may_be_written_as_json():
         text = monitor("info network", "-netdev", json.dumps(nested), "-device", "ne2k_pci,netdev=n")
         assert f"local={d}/a,b,remote={d}/c" in text, text
     for args, says in ((["-netdev", '{"type":"user"'], "no JSON object"), (["-device", "{}"], "needs"),
-                       (["-netdev", '{"type":"usr","id":"a"}'], "did you mean"), (["-object", '{"id":"r"}'], "type")):
+                       (["-netdev", '{"type":"usr","id":"a"}'], "did you mean"),
+                       (["-netdev", '{"type":"user","id":"a","x":' + '{"y":' * 12 + "1" + "}" * 13], "unknown parameter"),
+                       (["-object", '{"id":"r"}'], "type")):
         assert says in refused(*args), args
 
 
